@@ -19,6 +19,7 @@ import { httpAddress } from "./http-options.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
+import { openJoined } from "./open-joined.ts"
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
@@ -155,9 +156,7 @@ export const status = Effect.fnUntraced(function* (options: {
 }) {
   const maxAgeMs =
     options.maxAge === undefined ? yield* healthMaxAgeMs : yield* parseMaxAge(options.maxAge, "--max-age")
-  yield* assertDatabaseExists(options.data)
-  const database = yield* openDatabase(options.data, "join", { max: 2 })
-  if (options.config !== undefined) yield* assertOwn(yield* loadApplication(options.config), database.sql)
+  const database = yield* openJoined(options, 2)
   const observed = yield* Effect.mapError(openObserved(database), asUnprepared)
   const read = Effect.gen(function* () {
     const found = yield* Effect.mapError(readStatus(observed, { maxAgeMs }), asOutdated)

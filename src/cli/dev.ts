@@ -20,6 +20,7 @@ import { ownCommand } from "./own-command.ts"
 import { isLocal, openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
+import { counted } from "../text/counted.ts"
 
 /** The flags of the command. */
 export interface DevFlags {
@@ -37,6 +38,16 @@ export interface DevFlags {
   readonly insecure: boolean
 }
 
+/** A file of values for a lookup topic. */
+interface LookupFile {
+  readonly topic: string
+  readonly file: string
+}
+/** The flags, and the files of lookup topics that they name. */
+interface DevOptions extends DevFlags {
+  readonly lookups: ReadonlyArray<LookupFile>
+}
+
 /** Prints a line for people: to standard error if standard output is for JSON. */
 const printLine = (options: DevFlags, line: string) =>
   Effect.sync(() => (options.json ? process.stderr : process.stdout).write(`${terminalText(line)}\n`))
@@ -44,20 +55,20 @@ const printLine = (options: DevFlags, line: string) =>
 /** Runs until stopped; with `once`, until everything that was sent is processed by the projections and published by the relays. */
 export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const application = yield* loadApplication(options.config)
-  yield* lookupFiles(application, options)
+  const lookups = yield* lookupFiles(application, options)
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
   const waiting = { address: httpAddress(options), services, hasRoutes: true, isLocal: yield* isLocal }
   if (waiting.isLocal && !existsSync(options.data))
     yield* printLine(options, `creating the database in ${options.data}: once, and some seconds long`)
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
-  return yield* drained(runSystem(application, database, options, waiting))
+  return yield* drained(runSystem(application, database, { ...options, lookups }, waiting))
 })
 
 const runSystem = Effect.fnUntraced(function* (
   application: AnyApplication,
   database: Database,
-  options: DevFlags,
+  options: DevOptions,
   waiting: WaitingOptions
 ) {
   const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
@@ -130,11 +141,6 @@ const banner = (application: AnyApplication, { data }: DevFlags, database: Datab
   ].join("\n")
 }
 
-/** A file of values for a lookup topic. */
-interface LookupFile {
-  readonly topic: string
-  readonly file: string
-}
 /** The files of `--features` and `--lookup`. Fails if a topic is not a lookup topic of the application, or a file is not named. */
 const lookupFiles = Effect.fnUntraced(function* (application: AnyApplication, { features, lookup }: DevFlags) {
   const topics = new Set(
@@ -165,9 +171,9 @@ const lookupFiles = Effect.fnUntraced(function* (application: AnyApplication, { 
 })
 
 /** Sends the files, waits until they are processed, and returns the counts of `--json`. */
-const sendFiles = Effect.fnUntraced(function* (system: System, options: DevFlags, url: string) {
+const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptions, url: string) {
   const before = yield* countsOf(system)
-  for (const { file, topic } of yield* lookupFiles(system.application, options)) {
+  for (const { file, topic } of options.lookups) {
     const fed = yield* feed(file, { url, topic, speed: "max" })
     if (fed.rejected > 0) {
       return yield* new CommandFailed({
@@ -226,6 +232,5 @@ const summary = (result: DevResult) =>
     ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."
     : "") +
   "\n"
-const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 const rejections = ({ examples, rejected }: FeedResult) =>
   `The gateway rejected ${rejected} events, which are not in the log:\n  ${examples.join("\n  ")}`

@@ -15,6 +15,7 @@ import { type AnyApplication, loadApplication } from "./config.ts"
 import { httpAddress } from "./http-options.ts"
 import { print } from "./print.ts"
 import { terminalLine } from "./terminal-text.ts"
+import { counted } from "../text/counted.ts"
 
 /** The flags of the command. */
 export interface DoctorFlags {
@@ -53,9 +54,8 @@ const runtimeCheck = (): Check => {
       )
 }
 
-const amount = (count: number, noun: string) => `${count} ${noun}${count === 1 ? "" : "s"}`
 const applicationText = (application: AnyApplication) =>
-  `${application.name} loads: ${amount(application.projections.length, "projection")}, ${amount(aggregatesOf(application).length, "aggregate")}, ${amount(topicsOf(application).length, "topic")}`
+  `${application.name} loads: ${counted(application.projections.length, "projection")}, ${counted(aggregatesOf(application).length, "aggregate")}, ${counted(topicsOf(application).length, "topic")}`
 
 /** The TypeScript of the folder; undefined if it has none, or no tsconfig.json. */
 const compiler = (): string | undefined => {
@@ -84,7 +84,7 @@ const typesCheck = Effect.callback<Check>((resume) => {
         error === null
           ? passed("types", "the type checker finds no mistake")
           : errors.length > 0
-            ? wrong("types", `${amount(errors.length, "mistake")}, the first: ${errors[0]}`, "npx tsc --noEmit")
+            ? wrong("types", `${counted(errors.length, "mistake")}, the first: ${errors[0]}`, "npx tsc --noEmit")
             : wrong("types", `the type checker failed: ${error.message.split("\n")[0]}`, "npx tsc --noEmit")
       resume(Effect.succeed(found))
     }
@@ -133,7 +133,7 @@ export const doctorText = (checks: ReadonlyArray<Check>): string => {
     ...(advice === null ? [] : [`  ${" ".repeat(width)}  try: ${terminalLine(advice)}`])
   ])
   const bad = checks.filter(({ ok }) => !ok).length
-  return [...lines, bad === 0 ? "Everything is in order." : `${amount(bad, "thing")} to fix.`].join("\n")
+  return [...lines, bad === 0 ? "Everything is in order." : `${counted(bad, "thing")} to fix.`].join("\n")
 }
 
 /** Runs all checks, and prints what they find. */

@@ -8,6 +8,7 @@ import { assertRegistered } from "../system/identity.ts"
 import { openEventsOfCommand } from "../system/open-event-store.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
+import { counted } from "../text/counted.ts"
 
 /** What both commands are given. */
 interface SubjectFlags {
@@ -47,15 +48,14 @@ const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject:
   yield* print(json ? JSON.stringify({ subject, readmitted }) : text)
   return 0
 })
-const count = (n: number, noun: string) => `${n} ${noun}${n === 1 ? "" : "s"}`
 const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): string => {
   const lines = [
     keys > 0 ? `erased the personal data of ${subject}` : `${subject} has no personal data that is not erased`,
     ...aggregates.map(
-      ({ aggregate, streams }) => `  ${aggregate}: ${count(streams, "stream")} with events about the subject`
+      ({ aggregate, streams }) => `  ${aggregate}: ${counted(streams, "stream")} with events about the subject`
     )
   ]
-  if (snapshots > 0) lines.push(`  ${count(snapshots, "snapshot")} deleted`)
+  if (snapshots > 0) lines.push(`  ${counted(snapshots, "snapshot")} deleted`)
   if (unaware.length > 0)
     lines.push(
       `these projections read personal data and do not handle subject.erased, so their rows may still have it: ${unaware.join(", ")}`,

@@ -9,6 +9,7 @@ import { authOption, jwtOptions } from "../server/access/options.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
 import { InvalidEnvironment } from "../system/errors.ts"
 import { CommandFailed } from "./command-failure.ts"
+import { commaSeparated } from "../text/comma-separated.ts"
 
 /** What the flags of a command say. */
 export interface HttpFlags {
@@ -25,17 +26,11 @@ export interface HttpAddress {
   readonly hosts: ReadonlyArray<string>
 }
 
-const namesIn = (text: string): ReadonlyArray<string> =>
-  text
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
-
 /** The address of a server: `--host`, else `MILLRACE_HTTP_HOST`, else 127.0.0.1. */
 export const httpAddress = ({ host, port }: Pick<HttpFlags, "host" | "port">): HttpAddress => ({
   host: host ?? (process.env["MILLRACE_HTTP_HOST"] || "127.0.0.1"),
   port,
-  hosts: namesIn(process.env["MILLRACE_HTTP_HOSTS"] ?? "")
+  hosts: commaSeparated(process.env["MILLRACE_HTTP_HOSTS"] ?? "")
 })
 
 const fromEnvironment = <A>(read: () => A) =>

@@ -4,13 +4,12 @@ import { tenantProblem } from "../log/acceptable.ts"
 import { createApiKey, listApiKeys, type ListedApiKey, revokeApiKey } from "../postgres/store/api-keys.ts"
 import { newApiKey, partsOfApiKey } from "../server/access/api-keys.ts"
 import { type Scope, scopes as known } from "../server/access/principal.ts"
-import { assertDatabaseExists, openDatabase } from "../system/database.ts"
-import { assertOwn } from "../system/identity.ts"
 import { asUnprepared, type CommandFailed, usageError } from "./command-failure.ts"
-import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { rowCount, tableOf } from "./tables.ts"
 import { parseDuration } from "./time.ts"
+import { commaSeparated } from "../text/comma-separated.ts"
+import { openJoined } from "./open-joined.ts"
 
 interface KeysFlags {
   readonly data: string
@@ -18,17 +17,9 @@ interface KeysFlags {
   readonly json: boolean
 }
 
-const open = Effect.fnUntraced(function* ({ config, data }: KeysFlags) {
-  yield* assertDatabaseExists(data)
-  const { sql } = yield* openDatabase(data, "join", { max: 1 })
-  if (config !== undefined) yield* assertOwn(yield* loadApplication(config), sql)
-  return sql
-})
+const open = (flags: KeysFlags) => Effect.map(openJoined(flags), ({ sql }) => sql)
 const parseScopes = (text: string): Effect.Effect<ReadonlyArray<Scope>, CommandFailed> => {
-  const names = text
-    .split(",")
-    .map((name) => name.trim())
-    .filter((name) => name !== "")
+  const names = commaSeparated(text)
   const unknown = names.filter((name) => !known.includes(name as Scope))
   return unknown.length > 0 || names.length === 0
     ? Effect.fail(

@@ -11,6 +11,7 @@ import { asUnprepared, usageError, withAdviceIfAway } from "./command-failure.ts
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { parseDuration } from "./time.ts"
+import { counted } from "../text/counted.ts"
 
 /** The flags and the argument of the command. */
 export interface PromoteFlags extends Omit<PromoteRequest, "timeoutMs"> {
@@ -61,7 +62,6 @@ export const promote = Effect.fnUntraced(function* ({
   return 0
 })
 
-const counted = (count: number, what: string) => `${count} ${what}${count === 1 ? "" : "s"}`
 const correctionsText = (name: string, { gone, notCorrected, published, revision, rows }: Corrected) =>
   [
     `${name}: ${counted(published, "correction")} published as revision ${revision}, of ${counted(rows, "row")} that differ${rows === 1 ? "s" : ""}`,

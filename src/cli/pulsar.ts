@@ -11,6 +11,7 @@ import { defaults, type PulsarOptions } from "../pulsar/client/options.ts"
 import type { ResourcePlan } from "../pulsar/tenants.ts"
 import { Tenancy } from "../model/tenancy.ts"
 import { maskSecrets } from "../text/secrets.ts"
+import { commaSeparated } from "../text/comma-separated.ts"
 
 // Pulsar's code is loaded only if a command runs.
 const load = Effect.promise(async () => {
@@ -58,7 +59,7 @@ const tenancyOf = (
 ) =>
   Effect.try({
     try: () => {
-      const names = (tenants ?? "").split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
+      const names = commaSeparated(tenants ?? "")
       const { pulsar } = application
       const made = Tenancy.make({
         tenants: [...new Set(pulsar === undefined && names.length === 0 ? [tenant] : names)],

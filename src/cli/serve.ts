@@ -19,6 +19,7 @@ import { makeSharedReading } from "../system/shared-reading.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
 import { whenReachable } from "../system/when-reachable.ts"
 import { maskSecrets } from "../text/secrets.ts"
+import { commaSeparated } from "../text/comma-separated.ts"
 
 /** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
@@ -26,10 +27,7 @@ export type Role = (typeof roles)[number]
 
 /** Reads roles that are separated by commas. */
 export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, CommandFailed> => {
-  const named = text
-    .split(",")
-    .map((role) => role.trim())
-    .filter((role) => role !== "")
+  const named = commaSeparated(text)
   const unknown = named.filter((role) => !roles.includes(role as Role))
   return unknown.length > 0 || named.length === 0
     ? Effect.fail(

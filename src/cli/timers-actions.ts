@@ -8,12 +8,10 @@ import {
   type TimerSelection
 } from "../postgres/events/timer-decisions.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
-import { assertDatabaseExists, openDatabase } from "../system/database.ts"
-import { assertOwn } from "../system/identity.ts"
 import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
-import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { rowCount, tableOf } from "./tables.ts"
+import { openJoined } from "./open-joined.ts"
 
 /** What all of the commands are given. */
 interface TimerFlags extends Omit<TimerSelection, "failing"> {
@@ -31,12 +29,7 @@ export interface DecideTimersFlags extends TimerFlags {
   readonly all: boolean
 }
 
-const open = Effect.fnUntraced(function* ({ config, data }: TimerFlags) {
-  yield* assertDatabaseExists(data)
-  const { sql } = yield* openDatabase(data, "join", { max: 1 })
-  if (config !== undefined) yield* assertOwn(yield* loadApplication(config), sql)
-  return sql
-})
+const open = (flags: TimerFlags) => Effect.map(openJoined(flags), ({ sql }) => sql)
 
 const columns = ["id", "state", "of", "timer", "command", "for", "due", "failures", "reason"]
 const maxWidth = 60

@@ -3,6 +3,7 @@ import { holdersText, type OpenGate } from "../postgres/store/gate-holders.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
+import { counted } from "../text/counted.ts"
 
 /**
  * What is wrong.
@@ -114,7 +115,6 @@ export const durationText = (ms: number): string => {
   if (hours > 0) return `${hours} h${and(minutes % 60, "min")}`
   return minutes > 0 ? `${minutes} min${and(seconds % 60, "s")}` : `${seconds} s`
 }
-const amount = (count: number, noun: string) => `${count} ${noun}${count === 1 ? "" : "s"}`
 const processText = ({ host, pid }: ProcessRow) => `process ${pid} on ${host}`
 /** Numbers of partitions, the first twenty by name. */
 const partitionsText = (partitions: ReadonlyArray<number>) => {
@@ -192,7 +192,7 @@ const numbersOf = (list: ReadonlyArray<PartitionFacts>) => partitionsText(list.m
 const oldestIn = (list: ReadonlyArray<PartitionFacts>) => oldestOf(list.map(({ oldest_ms }) => oldest_ms))
 const waitingIn = (topic: string, list: ReadonlyArray<PartitionFacts>) => {
   const lag = list.reduce((sum, one) => sum + one.lag, 0)
-  return `${amount(lag, "record")} of ${topic} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldestIn(list))}`
+  return `${counted(lag, "record")} of ${topic} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldestIn(list))}`
 }
 
 /** The partitions that are halted, by the reason. */
@@ -335,7 +335,7 @@ const judgeRelay = (facts: Facts, { halted, lag, moved_ms, oldest_ms, target }: 
   const runs = ({ targets }: ProcessRow) => targets.includes(target)
   const running = processes.filter((one) => isAlive(one) && runs(one))
   const found: Array<Judged> = []
-  const waiting = `${amount(lag, "message")} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldest_ms ?? 0)}`
+  const waiting = `${counted(lag, "message")} wait${lag === 1 ? "s" : ""}, the oldest for ${durationText(oldest_ms ?? 0)}`
   if (!configured.includes(target) && running.length === 0) {
     if (lag > 0) {
       const message = `it is not configured here and no process runs it; ${waiting}, and the outbox keeps what follows its positions`
@@ -361,7 +361,7 @@ const judgeRelay = (facts: Facts, { halted, lag, moved_ms, oldest_ms, target }: 
     failureOf(relaySubject(target)) ?? (halted === null ? failureOf(waitingStreamSubject(target)) : undefined)
   if (failure !== undefined) {
     const isProblem = isLate || failure.sinceMs > maxAgeMs
-    const message = `it fails for ${durationText(failure.sinceMs)} and is tried again: ${failure.reason}; ${amount(lag, "message")} wait${lag === 1 ? "s" : ""}`
+    const message = `it fails for ${durationText(failure.sinceMs)} and is tried again: ${failure.reason}; ${counted(lag, "message")} wait${lag === 1 ? "s" : ""}`
     found.push({ kind: "trying_again", what, message, try: null, isProblem })
     return found
   }
@@ -392,7 +392,7 @@ const judgeSubscription = ({ consumed, subscription, topic, undelivered }: Subsc
           kind: "no_consumer",
           what: `subscription ${subscription} of ${topic}`,
           // whether somebody reads them is not the system's affair, so it stays healthy
-          message: `${amount(undelivered, "message")} wait${undelivered === 1 ? "s" : ""} and no consumer is connected`,
+          message: `${counted(undelivered, "message")} wait${undelivered === 1 ? "s" : ""} and no consumer is connected`,
           try: "start its consumer",
           isProblem: false
         }
@@ -424,8 +424,8 @@ const judgeNothingRuns = ({ embeddedDir, partitions, processes, relays }: Facts)
     .reduce((sum, { lag }) => sum + lag, 0)
   const messages = relays.reduce((sum, { lag }) => sum + lag, 0)
   const work = [
-    ...(records > 0 ? [`${amount(records, "record")} to process`] : []),
-    ...(messages > 0 ? [`${amount(messages, "message")} to publish`] : [])
+    ...(records > 0 ? [`${counted(records, "record")} to process`] : []),
+    ...(messages > 0 ? [`${counted(messages, "message")} to publish`] : [])
   ]
   const message = `no process of the system runs${lastText(processes[0]).replace(" did, and was", " was")}; ${
     work.length === 0 ? "nothing waits" : `waiting: ${work.join(", ")}`

@@ -10,6 +10,7 @@ import { readAnnouncements } from "../postgres/store/status.ts"
 import { SystemHalted } from "./errors.ts"
 import { type PartitionStatus, type Progress, readProgress } from "./status.ts"
 import type { System } from "./system.ts"
+import { counted } from "../text/counted.ts"
 
 /** How often the status is read, in milliseconds. */
 const pollMs = 15
@@ -26,7 +27,6 @@ export interface WaitOptions {
 
 const placeOf = ({ name, partition, topic }: Pick<PartitionStatus, "name" | "topic" | "partition">) =>
   `${name} ${topic}/${partition}`
-const count = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`
 
 /** Why the system cannot go on; undefined if it can. What an earlier process noted counts once the partition was claimed again. */
 const haltOf = (
@@ -114,7 +114,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
     if (message !== undefined) return yield* new SystemHalted({ message })
     const behind = ours.flatMap((one) => {
       const end = Math.min(ends.get(`${one.topic}/${one.partition}`) ?? one.end, boundOf(one, status))
-      return end > one.position ? [`${placeOf(one)} (${count(end - one.position, "record")})`] : []
+      return end > one.position ? [`${placeOf(one)} (${counted(end - one.position, "record")})`] : []
     })
     const silent = announcements.flatMap((one) =>
       announcing(one.name, one.topic)
@@ -122,7 +122,7 @@ export const untilProcessed = Effect.fnUntraced(function* (system: System, optio
         .map((target) => `${placeOf(one)}, which announces its stream time in ${target}`)
     )
     const unpublished = status.relays.flatMap(({ lag, target }) =>
-      lag > 0 ? [`the relay to ${target} (${count(lag, "message")})`] : []
+      lag > 0 ? [`the relay to ${target} (${counted(lag, "message")})`] : []
     )
     const state = JSON.stringify([
       ours.map(({ position, stream_time }) => [position, stream_time]),

@@ -2,16 +2,12 @@
 import { readFileSync } from "node:fs"
 import { isSimilar } from "../../text/similar-names.ts"
 import { type JwtAlgorithm, type JwtOptions, jwtAlgorithms } from "./jwt.ts"
+import { commaSeparated } from "../../text/comma-separated.ts"
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-const list = (text: string): ReadonlyArray<string> =>
-  text
-    .split(",")
-    .map((one) => one.trim())
-    .filter((one) => one !== "")
 const algorithmsOf = (text: string): ReadonlyArray<JwtAlgorithm> =>
-  list(text).map((name) => {
+  commaSeparated(text).map((name) => {
     const found = jwtAlgorithms.find((known) => known === name)
     if (found !== undefined) return found
     const near = jwtAlgorithms.find((known) => isSimilar(known, name))

@@ -17,7 +17,7 @@ export interface Principal {
   readonly scopes: ReadonlySet<Scope>
 }
 
-/** Whoever can reach a server that asks for no credentials: they may do everything. */
+/** The principal of requests to a server that asks for no credentials: they may do everything. */
 export const anyone: Principal = { name: "anyone", tenant: undefined, scopes: new Set(scopes) }
 
 /** The problem of a request whose principal does not have the scope of its route; undefined if it has. */
