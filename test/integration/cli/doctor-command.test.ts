@@ -1,25 +1,15 @@
 // `millrace doctor`: what is wrong has a line with the command that fixes it, and once that was run nothing is wrong.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { writeFileSync } from "node:fs"
 import { createServer, type AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
 import * as Cli from "../../support/cli.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import { commandTests } from "../../support/command-tests.ts"
 
-const scope = Scope.makeUnsafe()
 // without a tsconfig.json, so that the types of the whole project are not checked
-const directory = mkdtempSync(join(tmpdir(), "millrace-doctor-"))
+const { database, directory } = commandTests("doctor")
 const config = ["--config", resolve("test/support/counting.config.ts")]
-let root = ""
-beforeAll(async () => {
-  root = await Effect.runPromise(Scope.provide(server, scope))
-}, 120_000)
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(directory, { recursive: true, force: true })
-})
 interface Found {
   readonly name: string
   readonly ok: boolean
@@ -42,7 +32,7 @@ it.live(
   () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { sql, url } = yield* databaseOn(root)
+        const { sql, url } = yield* database
         const environment = { MILLRACE_DATABASE_URL: url }
         const doctor = Effect.fnUntraced(function* (
           given: Readonly<Record<string, string>>,

@@ -1,29 +1,19 @@
 // `millrace keys`, and a server that others than this machine reach: it starts only with credentials, and its clients need them.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
 import * as Cli from "../../support/cli.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import { commandTests } from "../../support/command-tests.ts"
 
-const scope = Scope.makeUnsafe()
-const directory = mkdtempSync(join(tmpdir(), "millrace-keys-"))
-let root = ""
-beforeAll(async () => {
-  root = await Effect.runPromise(Scope.provide(server, scope))
-}, 120_000)
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(directory, { recursive: true, force: true })
-})
+const { database, directory } = commandTests("keys")
 
 it.live(
   "a server behind a proxy starts only with credentials; keys let clients in, by scope, until they are revoked",
   () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { url } = yield* databaseOn(root)
+        const { url } = yield* database
         // a name that a proxy on this machine passes on
         const environment = { MILLRACE_DATABASE_URL: url, MILLRACE_HTTP_HOSTS: "api.example.com" }
         const config = ["--config", "test/support/counting.config.ts"]

@@ -1,36 +1,22 @@
 // `millrace pause` and `resume`: no process goes on with a paused projection, also not one that starts later, and none of its events is lost.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
 import * as Cli from "../../support/cli.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import { commandTests, succeeding } from "../../support/command-tests.ts"
 
-const scope = Scope.makeUnsafe()
-const directory = mkdtempSync(join(tmpdir(), "millrace-pause-"))
+const { database, directory } = commandTests("pause")
 const config = ["--config", "test/support/counting.config.ts"]
-let root = ""
-beforeAll(async () => {
-  root = await Effect.runPromise(Scope.provide(server, scope))
-}, 120_000)
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(directory, { recursive: true, force: true })
-})
 
 it.live(
   "a paused projection keeps its positions in processes that run and that start, is shown by the status, and goes on where it was",
   () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { sql, url } = yield* databaseOn(root)
+        const { sql, url } = yield* database
         const environment = { MILLRACE_DATABASE_URL: url }
-        const ok = (...args: ReadonlyArray<string>) =>
-          Effect.map(Cli.run(environment, ...args), (ended) => {
-            assert.strictEqual(ended.code, 0, `${args.join(" ")}: ${ended.output}${ended.errors}`)
-            return ended
-          })
+        const ok = succeeding(environment)
         yield* ok("migrate", ...config)
         const send = (name: string, count: number) => {
           const file = join(directory, name)

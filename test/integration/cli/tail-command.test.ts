@@ -1,23 +1,13 @@
 // `millrace tail` and `millrace topics list`: what a topic has and gets, by filters and from a start, and who uses which topic.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
 import * as Cli from "../../support/cli.ts"
-import { databaseOn, server } from "../../support/postgres.ts"
+import { commandTests, succeeding } from "../../support/command-tests.ts"
 
-const scope = Scope.makeUnsafe()
-const directory = mkdtempSync(join(tmpdir(), "millrace-tail-"))
+const { database, directory } = commandTests("tail")
 const config = ["--config", "test/support/counting.config.ts"]
-let root = ""
-beforeAll(async () => {
-  root = await Effect.runPromise(Scope.provide(server, scope))
-}, 120_000)
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(directory, { recursive: true, force: true })
-})
 interface Shown {
   readonly partition: number
   readonly position: number
@@ -35,13 +25,9 @@ it.live(
   () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { url } = yield* databaseOn(root)
+        const { url } = yield* database
         const environment = { MILLRACE_DATABASE_URL: url }
-        const ok = (...args: ReadonlyArray<string>) =>
-          Effect.map(Cli.run(environment, ...args), (ended) => {
-            assert.strictEqual(ended.code, 0, `${args.join(" ")}: ${ended.output}${ended.errors}`)
-            return ended
-          })
+        const ok = succeeding(environment)
         yield* ok("migrate", ...config)
         const send = (name: string, ids: ReadonlyArray<number>) => {
           const file = join(directory, name)

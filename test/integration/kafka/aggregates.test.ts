@@ -45,6 +45,25 @@ const readAll = Effect.fnUntraced(function* (log: Log["Service"], topic: string)
 const textOf = ({ eventId, eventTime, headers, key, partition, value }: LogRecord) =>
   `${partition} ${key} ${headers["millrace-version"]} ${headers["millrace-command"]} ${eventId} ${eventTime} ${value}`
 
+/** An application with one aggregate, of its own name. */
+const counting = (name: string, partitions: number) =>
+  Application.make({
+    name,
+    aggregates: [
+      Aggregate.make({
+        name,
+        partitions,
+        events: [Event.make("counted", { n: Schema.Int })],
+        commands: { count: { n: Schema.Int } },
+        state: Schema.Int,
+        initial: 0,
+        evolve: { counted: (state, { n }) => state + n },
+        decide: { count: (_, { n }) => ({ type: "counted", n }) }
+      })
+    ],
+    projections: []
+  })
+
 suite("Aggregates on Kafka", () => {
   beforeAll(async () => {
     root = await Effect.runPromise(Scope.provide(server, scope))
@@ -62,17 +81,7 @@ suite("Aggregates on Kafka", () => {
     () =>
       Effect.gen(function* () {
         const name = `counted${process.pid}${Date.now() % 100_000}`
-        const Counter = Aggregate.make({
-          name,
-          partitions: 3,
-          events: [Event.make("counted", { n: Schema.Int })],
-          commands: { count: { n: Schema.Int } },
-          state: Schema.Int,
-          initial: 0,
-          evolve: { counted: (state, { n }) => state + n },
-          decide: { count: (_, { n }) => ({ type: "counted", n }) }
-        })
-        const application = Application.make({ name, aggregates: [Counter], projections: [] })
+        const application = counting(name, 3)
         const own = yield* databaseOn(root, 8)
         const database: Database = { ...own, embedded: false, failed: Effect.never }
         const system = yield* openSystem(application, database, { makesTopics: true })
@@ -117,17 +126,7 @@ suite("Aggregates on Kafka", () => {
     () =>
       Effect.gen(function* () {
         const name = `moved${process.pid}${Date.now() % 100_000}`
-        const Counter = Aggregate.make({
-          name,
-          partitions: 1,
-          events: [Event.make("counted", { n: Schema.Int })],
-          commands: { count: { n: Schema.Int } },
-          state: Schema.Int,
-          initial: 0,
-          evolve: { counted: (state, { n }) => state + n },
-          decide: { count: (_, { n }) => ({ type: "counted", n }) }
-        })
-        const application = Application.make({ name, aggregates: [Counter], projections: [] })
+        const application = counting(name, 1)
         const database: Database = { ...(yield* databaseOn(root, 8)), embedded: false, failed: Effect.never }
         delete process.env["MILLRACE_KAFKA_BROKERS"]
         yield* Effect.scoped(
