@@ -1,5 +1,4 @@
 // The routes of aggregates: `POST …/commands/COMMAND`, and `GET` of a stream's state and of its events.
-import type { Readable } from "node:stream"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -9,10 +8,11 @@ import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
 import { positionToken } from "../../log/position-token.ts"
 import { tenantFor } from "../access/access.ts"
-import { textOf, type BodyMemory } from "../http/body.ts"
+import type { BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
 import { shown } from "../../text/text.ts"
-import { mediaTypeOf, single, whole } from "../http/parameters.ts"
+import { single, whole } from "../http/parameters.ts"
+import { readJsonBodies } from "../http/json-body.ts"
 import { Problem, problemJson } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "./answers.ts"
@@ -78,20 +78,8 @@ const readOf = async <A, E>(parts: AggregateParts, effect: Effect.Effect<A, E, E
 
 /** Adds `POST /v1/aggregates/NAME/ID/commands/COMMAND`. */
 export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
-  const { aggregates, held, limits } = parts
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
-    const type = request.headers["content-type"]
-    if (mediaTypeOf(type) !== "application/json")
-      throw new Problem(
-        415,
-        "unsupported_media_type",
-        type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not supported`,
-        "send application/json, in UTF-8"
-      )
-    request.share = held.share()
-    return textOf(payload, request.headers, request.share, limits)
-  })
+  const { aggregates, limits } = parts
+  readJsonBodies(app, parts)
   const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
     reply.raw.once("close", () => request.share?.release())
     reply.header("x-content-type-options", "nosniff")

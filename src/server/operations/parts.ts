@@ -1,5 +1,4 @@
 // What the routes of operations share: the system, how effects are answered, and how parameters and bodies are read.
-import type { Readable } from "node:stream"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Cause from "effect/Cause"
@@ -10,11 +9,12 @@ import { parseJson } from "../../log/json.ts"
 import type { System } from "../../system/system.ts"
 import { timeOf } from "../../text/moment.ts"
 import { shown } from "../../text/text.ts"
-import { type BodyMemory, textOf } from "../http/body.ts"
+import type { BodyMemory } from "../http/body.ts"
 import { jsonFault } from "../http/json-fault.ts"
 import type { Json } from "../http/openapi.ts"
 import type { Limits } from "../http/limits.ts"
-import { mediaTypeOf, single } from "../http/parameters.ts"
+import { single } from "../http/parameters.ts"
+import { readJsonBodies } from "../http/json-body.ts"
 import { fault, faultProblem, Problem } from "../http/problem.ts"
 import { schemaFault } from "../http/schema-fault.ts"
 import type { Jobs } from "./jobs.ts"
@@ -107,20 +107,8 @@ export const momentOf = (text: string | undefined, name: string): number | undef
 }
 
 /** Reads bodies as text, for `bodyOf`. */
-export const readBodies = (app: FastifyInstance, { held, limits }: OperationParts): void => {
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
-    const type = request.headers["content-type"]
-    if (mediaTypeOf(type) !== "application/json")
-      throw new Problem(
-        415,
-        "unsupported_media_type",
-        type === undefined ? "the request has no Content-Type" : `Content-Type ${type} is not supported`,
-        "send application/json, in UTF-8"
-      )
-    request.share = held.share()
-    return textOf(payload, request.headers, request.share, limits)
-  })
+export const readBodies = (app: FastifyInstance, parts: OperationParts): void => {
+  readJsonBodies(app, parts)
   app.addHook("onRequest", (request, reply, done) => {
     reply.raw.once("close", () => request.share?.release())
     reply.header("cache-control", "no-store")

@@ -4,14 +4,11 @@ import type { LogRecord } from "../../log/log.ts"
 import type { Topic } from "../../model/topic.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
+import { invalidParameter, mostFilters, type Operator, operators, valuesOfIn } from "../http/filters.ts"
 import { type Json, jsonSchemaOf } from "../http/openapi.ts"
 import { single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 import { jsonOf } from "./values.ts"
-
-/** What a filter compares with. */
-export const operators = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "prefix", "null"] as const
-type Operator = (typeof operators)[number]
 
 type Kind = "text" | "number" | "whole" | "boolean" | "null" | "list" | "object" | "any"
 /** What a field's values may be, in all versions of all event types. */
@@ -23,10 +20,8 @@ interface Field {
 /** The fields of a topic's values by their names, as `attributes.delay`; undefined if the topic declares none. */
 export type ValueFields = ReadonlyMap<string, Field> | undefined
 
-/** How many filters a request may have, how many values `in` may have, and how deep fields may be. */
-const most = { filters: 50, values: 500, depth: 4 } as const
-
-const invalid = (message: string, advice: string) => new Problem(400, "invalid_parameter", message, advice)
+/** How deep fields may be. */
+const mostDepth = 4
 
 const types: Readonly<Record<string, Kind>> = {
   string: "text",
@@ -41,7 +36,7 @@ const addTo = (fields: Map<string, Field>, name: string, schema: Json, definitio
   const reference = /^#\/\$defs\/(.+)$/.exec(String(schema["$ref"] ?? ""))?.[1]
   const own = (reference === undefined ? schema : (definitions[reference] ?? {})) as Json
   const alternatives = own["anyOf"] ?? own["oneOf"]
-  if (Array.isArray(alternatives) && depth < most.depth) {
+  if (Array.isArray(alternatives) && depth < mostDepth) {
     for (const one of alternatives as ReadonlyArray<Json>) addTo(fields, name, one, definitions, depth + 1)
     return
   }
@@ -54,7 +49,7 @@ const addTo = (fields: Map<string, Field>, name: string, schema: Json, definitio
     if (kind === "text" && !Array.isArray(own["enum"])) field.texts = undefined
     else if (kind === "text") for (const text of own["enum"] as ReadonlyArray<string>) field.texts?.add(text)
   }
-  if (kind !== "object" || depth >= most.depth) return
+  if (kind !== "object" || depth >= mostDepth) return
   for (const [part, of] of Object.entries((own["properties"] ?? {}) as Readonly<Record<string, Json>>))
     addTo(fields, name === "" ? part : `${name}.${part}`, of, definitions, depth + 1)
 }
@@ -121,7 +116,7 @@ const operandOf = (parameter: string, text: string, name: string, field: Field |
       (kinds.has("boolean") && (text === "true" || text === "false"))
     if (!fits) {
       if (texts !== undefined && texts.size > 0 && !kinds.has("number"))
-        throw invalid(
+        throw invalidParameter(
           `the parameter ${parameter} is ${shown(text)}, which ${name} never is`,
           adviceFor(text, [...texts]) ?? "use another text"
         )
@@ -130,7 +125,7 @@ const operandOf = (parameter: string, text: string, name: string, field: Field |
         kinds.has("whole") ? "a whole number" : undefined,
         kinds.has("boolean") ? "true or false" : undefined
       ].filter((form) => form !== undefined)
-      throw invalid(
+      throw invalidParameter(
         `the parameter ${parameter} is ${shown(text)}, and ${name} is ${forms.join(" or ") || [...kinds].join(" or ")}`,
         forms.length > 0 ? `use ${forms.join(" or ")}` : `filter by a field of it, or by ${name}.null`
       )
@@ -142,29 +137,6 @@ const operandOf = (parameter: string, text: string, name: string, field: Field |
     whole: field?.kinds.has("whole") === true && isWhole ? BigInt(text) : undefined
   }
 }
-/** The values of `in`: separated by commas, or a JSON array of texts, which may have commas. */
-const listOf = (parameter: string, text: string): ReadonlyArray<string> => {
-  let list: unknown = text.split(",")
-  if (text.startsWith("[")) {
-    try {
-      list = JSON.parse(text)
-    } catch {
-      list = []
-    }
-  }
-  if (
-    Array.isArray(list) &&
-    list.length > 0 &&
-    list.length <= most.values &&
-    list.every((one) => typeof one === "string")
-  )
-    return list
-  throw invalid(
-    `the parameter ${parameter} has no list of values`,
-    `use 1 to ${most.values} values with commas between, or a JSON array of texts`
-  )
-}
-
 /** Compares a JSON value with an operand: below 0, 0 or above 0; undefined if they are not of one kind. */
 const compare = (value: unknown, { number, text, whole }: Operand): number | undefined => {
   if (typeof value === "string") {
@@ -205,19 +177,19 @@ const filterOf = (parameter: string, text: string, topic: string, fields: ValueF
   const valueOf = (record: LogRecord): unknown => at(jsonOf(record), name)
   if (operator === "null") {
     if (text !== "true" && text !== "false")
-      throw invalid(`the parameter ${parameter} is ${shown(text)}`, "use true or false")
+      throw invalidParameter(`the parameter ${parameter} is ${shown(text)}`, "use true or false")
     return (record) => ((valueOf(record) ?? null) === null) === (text === "true")
   }
   if (operator === "prefix") {
     if (field !== undefined && !field.kinds.has("text") && !field.kinds.has("any"))
-      throw invalid(`${name} is no text, and only texts have a prefix`, `use ${name}.gte and ${name}.lt`)
+      throw invalidParameter(`${name} is no text, and only texts have a prefix`, `use ${name}.gte and ${name}.lt`)
     return (record) => {
       const value = valueOf(record)
       return typeof value === "string" && value.startsWith(text)
     }
   }
   if (operator === "in") {
-    const operands = listOf(parameter, text).map((one) => operandOf(parameter, one, name, field))
+    const operands = valuesOfIn(parameter, text).map((one) => operandOf(parameter, one, name, field))
     return (record) => {
       const value = valueOf(record)
       return operands.some((one) => compare(value, one) === 0)
@@ -234,8 +206,8 @@ const reserved = ["from", "key", "entity_id", "tenant", "access_token"]
 /** Which records a request wants, by `key` (or `entity_id`) and by `value.FIELD` and `value.FIELD.OPERATOR`. Throws a `Problem` 400. */
 export const wantsOf = (query: Readonly<Record<string, unknown>>, topic: string, fields: ValueFields): Wants => {
   const names = Object.keys(query).filter((name) => !reserved.includes(name))
-  if (names.length > most.filters)
-    throw invalid(`the request has ${names.length} filters`, `use at most ${most.filters}`)
+  if (names.length > mostFilters)
+    throw invalidParameter(`the request has ${names.length} filters`, `use at most ${mostFilters}`)
   const filters: Array<Wants> = []
   for (const name of ["key", "entity_id"]) {
     const key = single(query[name], name)
@@ -244,7 +216,7 @@ export const wantsOf = (query: Readonly<Record<string, unknown>>, topic: string,
   for (const name of names) {
     if (!name.startsWith("value.")) {
       const known = [...reserved, ...[...(fields?.keys() ?? [])].map((field) => `value.${field}`)]
-      throw invalid(
+      throw invalidParameter(
         `a stream has no parameter ${shown(name)}`,
         fields?.has(name.replace(/\.[^.]*$/, "")) === true || fields?.has(name) === true
           ? `did you mean value.${name}?`

@@ -2,14 +2,12 @@
 import { createHash } from "node:crypto"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
+import { invalidParameter, mostFilters, type Operator, operators, valuesOfIn } from "../http/filters.ts"
 import { single, whole } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 import type { DeclaredView, ViewColumn } from "./catalog.ts"
 import { forms, isOrdered, kindOf, valueOf } from "./column-types.ts"
 
-/** What a filter compares with. */
-export const operators = ["eq", "ne", "gt", "gte", "lt", "lte", "in", "prefix", "null"] as const
-export type Operator = (typeof operators)[number]
 /** A condition on a column. */
 export interface Filter {
   readonly column: ViewColumn
@@ -46,10 +44,8 @@ export interface PageQuery {
 export const reserved = ["order", "limit", "after", "waitFor", "access_token"] as const
 /** How many rows a page has by default, and at most. */
 export const pageRows = { usual: 100, most: 1_000 } as const
-/** The most values of `in`, filters of a request, and columns of an order. */
-const most = { values: 500, filters: 50, order: 20 } as const
-
-const invalid = (message: string, advice: string) => new Problem(400, "invalid_parameter", message, advice)
+/** How many columns an order may have. */
+const mostOrder = 20
 
 const filterOf = (name: string, value: unknown, view: DeclaredView, columns: ReadonlyArray<ViewColumn>): Filter => {
   const exact = columns.find((column) => column.name === name)
@@ -82,51 +78,33 @@ const valuesOf = (name: string, text: string, column: ViewColumn, operator: Oper
   const kind = kindOf(column)
   if (operator === "null") {
     if (text === "true" || text === "false") return [text]
-    throw invalid(`the parameter ${name} is ${shown(text)}`, "use true or false")
+    throw invalidParameter(`the parameter ${name} is ${shown(text)}`, "use true or false")
   }
   if (kind === "other")
-    throw invalid(
+    throw invalidParameter(
       `the column ${column.name} is of the type ${column.type}, which cannot be filtered`,
       `use ${column.name}.null, or another column`
     )
   if (operator === "prefix" && kind !== "text")
-    throw invalid(
+    throw invalidParameter(
       `the column ${column.name} is of the type ${column.type}, and only texts have a prefix`,
       `use ${column.name}.gte and ${column.name}.lt`
     )
   if (!isOrdered(column) && operator !== "eq" && operator !== "ne")
-    throw invalid(
+    throw invalidParameter(
       `the column ${column.name} is of the type ${column.type}, which has no ${operator}`,
       `use ${column.name}=, ${column.name}.ne= or ${column.name}.null=`
     )
-  const texts = operator === "in" ? listOf(name, text) : [text]
+  const texts = operator === "in" ? valuesOfIn(name, text) : [text]
   return texts.map((one) => {
     const value = valueOf(column, one)
     if (value !== undefined) return value
-    throw invalid(
+    throw invalidParameter(
       `the parameter ${name} has the value ${shown(one)}, and the column is of the type ${column.type}`,
       `use ${forms[kind]}`
     )
   })
 }
-/** The values of `in`: separated by commas, or a JSON array of texts, which may have commas. */
-const listOf = (name: string, text: string): ReadonlyArray<string> => {
-  let list: ReadonlyArray<unknown> = text.split(",")
-  if (text.startsWith("[")) {
-    try {
-      list = JSON.parse(text) as ReadonlyArray<unknown>
-    } catch {
-      list = []
-    }
-  }
-  const texts = list.filter((one) => typeof one === "string")
-  if (texts.length === list.length && list.length > 0 && list.length <= most.values) return texts
-  throw invalid(
-    `the parameter ${name} has no list of values`,
-    `use 1 to ${most.values} values with commas between, or a JSON array of texts`
-  )
-}
-
 const orderOf = (text: string | undefined, view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
   const order: Array<OrderColumn> = []
   for (const part of text === undefined ? [] : text.split(",")) {
@@ -143,11 +121,14 @@ const orderOf = (text: string | undefined, view: DeclaredView, columns: Readonly
         ) ?? "see the columns in /v1/views"
       )
     if (!isOrdered(column))
-      throw invalid(`the column ${name} is of the type ${column.type}, which has no order`, "order by another column")
+      throw invalidParameter(
+        `the column ${name} is of the type ${column.type}, which has no order`,
+        "order by another column"
+      )
     if (order.some((one) => one.column === column))
-      throw invalid(`the parameter order names ${name} twice`, "name it once")
-    if (order.length >= most.order)
-      throw invalid(`the parameter order has more than ${most.order} columns`, "name fewer columns")
+      throw invalidParameter(`the parameter order names ${name} twice`, "name it once")
+    if (order.length >= mostOrder)
+      throw invalidParameter(`the parameter order has more than ${mostOrder} columns`, "name fewer columns")
     order.push({ column, isDescending: direction === "desc", asText: false })
   }
   // the order has to be total, so that a page begins exactly where the one before ended
@@ -194,8 +175,8 @@ export const pageQueryOf = (
   columns: ReadonlyArray<ViewColumn>
 ): PageQuery => {
   const names = Object.keys(query).filter((name) => !(reserved as ReadonlyArray<string>).includes(name))
-  if (names.length > most.filters)
-    throw invalid(`the request has ${names.length} filters`, `use at most ${most.filters}`)
+  if (names.length > mostFilters)
+    throw invalidParameter(`the request has ${names.length} filters`, `use at most ${mostFilters}`)
   const filters = names.map((name) => filterOf(name, query[name], view, columns))
   const order = orderOf(single(query["order"], "order"), view, columns)
   const limit = whole(query["limit"], "limit", { least: 1, most: pageRows.most, otherwise: pageRows.usual })

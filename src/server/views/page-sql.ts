@@ -2,7 +2,8 @@
 import { arrayOf, quote } from "../../postgres/client/columns.ts"
 import type { DeclaredView, ViewColumn } from "./catalog.ts"
 import { printed } from "./column-types.ts"
-import type { After, Filter, Operator, OrderColumn, PageQuery } from "./page-query.ts"
+import type { Operator } from "../http/filters.ts"
+import type { After, Filter, OrderColumn, PageQuery } from "./page-query.ts"
 
 /** A statement with its parameters, all of them texts. */
 export interface PageStatement {
