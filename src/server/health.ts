@@ -1,5 +1,6 @@
 // The routes for monitoring: `/healthz` (alive), `/readyz` (ready; the caller decides what that means), `/metrics` and `/status` (the whole system).
 import type { FastifyInstance } from "fastify"
+import { described, flag, object, text } from "./http/json-schema.ts"
 import type { Metrics } from "./http/metrics.ts"
 
 /** Whether the process can do its work now. Other fields are returned as they are. */
@@ -23,16 +24,47 @@ export interface SystemStatus {
   readonly [detail: string]: unknown
 }
 
+const readiness = {
+  ...object(
+    { ready: flag },
+    {
+      roles: {
+        type: "object",
+        description: "by role",
+        additionalProperties: object({ ready: flag }, { reason: text })
+      }
+    }
+  ),
+  additionalProperties: true
+}
+const systemStatus = { ...object({ healthy: flag }), additionalProperties: true }
+
 /** Adds `/healthz`, `/readyz`, `/metrics` and, if there is a status, `/status`. */
 export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, status }: HealthParts): void => {
   const open = { scope: "open" } as const
   const operate = { scope: "operate" } as const
-  const alive = { schema: { tags: ["health"], summary: "200 while the process is alive" }, config: open }
+  const alive = {
+    schema: {
+      tags: ["health"],
+      summary: "200 while the process is alive",
+      security: [],
+      response: { 200: object({ status: { const: "ok" } }) }
+    },
+    config: open
+  }
   app.get("/healthz", alive, async () => ({ status: "ok" }))
   app.get(
     "/readyz",
     {
-      schema: { tags: ["health"], summary: "200 while the process can do its work, else 503 with the reason" },
+      schema: {
+        tags: ["health"],
+        summary: "200 while the process can do its work, else 503 with the reason",
+        security: [],
+        response: {
+          200: described(readiness, "the process can do its work"),
+          503: described(readiness, "it cannot, for the reasons")
+        }
+      },
       config: open
     },
     async (_request, reply) => {
@@ -42,7 +74,15 @@ export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, stat
   )
   app.get(
     "/metrics",
-    { schema: { tags: ["health"], summary: "Metrics in Prometheus' text format" }, config: operate },
+    {
+      schema: {
+        tags: ["health"],
+        summary: "Metrics in Prometheus' text format",
+        produces: ["text/plain"],
+        response: { 200: described(text, "the metrics") }
+      },
+      config: operate
+    },
     async (_request, reply) =>
       reply.type("text/plain; version=0.0.4; charset=utf-8").send((await metrics.text()) + (await moreMetrics()))
   )
@@ -53,7 +93,11 @@ export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, stat
       config: operate,
       schema: {
         tags: ["health"],
-        summary: "200 while the whole system is healthy, else 503; with what millrace status --json prints"
+        summary: "200 while the whole system is healthy, else 503; with what millrace status --json prints",
+        response: {
+          200: described(systemStatus, "the whole system is healthy"),
+          503: described(systemStatus, "it is not, for the reasons in `unhealthy`")
+        }
       }
     },
     async (_request, reply) => {

@@ -26,6 +26,7 @@ import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { operations } from "./operations/routes.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
+import { completed, type OpenApiDocument } from "./http/openapi-document.ts"
 import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
 import { records } from "./streams/log-routes.ts"
@@ -214,9 +215,7 @@ const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Lim
   }
 }
 
-/** The parts of an OpenAPI document that `Described` adds to. */
-type DescribedDocument = Readonly<Partial<Record<"paths" | "components", Readonly<Record<string, unknown>>>>>
-const documented = async (app: FastifyInstance, name: string, more: Described): Promise<void> => {
+const documented = async (app: FastifyInstance, name: string, isRequired: boolean, more: Described): Promise<void> => {
   const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
   await app.register(swagger.default, {
     openapi: {
@@ -232,9 +231,9 @@ const documented = async (app: FastifyInstance, name: string, more: Described): 
       ]
     },
     transformObject: (document) => {
-      const openapi = ("openapiObject" in document ? document.openapiObject : {}) as DescribedDocument
+      const openapi = ("openapiObject" in document ? document.openapiObject : {}) as OpenApiDocument
       const components = { ...openapi.components, ...more.components }
-      return { ...openapi, paths: { ...openapi.paths, ...more.paths }, components } as never
+      return completed({ ...openapi, paths: { ...openapi.paths, ...more.paths }, components }, isRequired) as never
     }
   })
   await app.register(swaggerUi.default, {
@@ -284,6 +283,8 @@ const build = async (
   app.setSerializerCompiler(() => (value) => JSON.stringify(value))
   app.decorateRequest("share", null)
   app.decorateRequest("trace", null)
+  // the schemas of responses are documentation: an answer is never cut down to them
+  app.setSerializerCompiler(() => (body) => JSON.stringify(body))
   // before all checks: it closes the connections of requests for WebSockets that these refuse
   if (hasStreams) await acceptWebSockets(app)
   const close = closerOf(app, limits.closeMs)
@@ -336,9 +337,9 @@ const routesOf =
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
       const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map())
-      await documented(app, options.application.name, {
+      await documented(app, options.application.name, options.access?.isRequired === true, {
         paths: { ...paths, ...ofViews?.paths },
-        components: { ...components, schemas: { ...components.schemas, ...ofViews?.schemas } }
+        components
       })
     }
     if (eventStore !== undefined)

@@ -1,7 +1,8 @@
 // The OpenAPI description of the routes of aggregates: a path for each command of each aggregate, with the schemas of the application. Pure.
 import * as Schema from "effect/Schema"
 import type { Aggregate } from "../../model/aggregate.ts"
-import { eventSchema, example, type Json, jsonSchemaOf } from "../http/openapi.ts"
+import { eventSchema, example, jsonSchemaOf } from "../http/openapi.ts"
+import type { Json } from "../http/json-schema.ts"
 import type { Aggregates } from "./catalog.ts"
 import { contextHeaders } from "./headers.ts"
 
@@ -64,6 +65,8 @@ const problem: Json = {
 }
 const refused: ReadonlyArray<readonly [status: number, description: string]> = [
   [400, "the id, a header, a parameter or the JSON cannot be read, or the body names another id"],
+  [401, "the credential is missing or not valid"],
+  [403, "the credential has not the scope that the route needs, or belongs to another tenant"],
   [404, "the aggregate or the command does not exist, or the stream has no events"],
   [409, "the aggregate rejected the command; the title is the rejection's tag, and its fields are members"],
   [410, "the stream takes no more events, or the personal data was erased"],
@@ -118,7 +121,7 @@ const commandPath = (aggregate: Aggregate.Any, name: string) => {
       responses: {
         200: answer("the command was decided and its events are stored; there are none if nothing was to be done"),
         201: answer("the same, and they are the first events of the stream"),
-        ...refusals(400, 404, 409, 410, 412, 413, 415, 422, 429, 503)
+        ...refusals(400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 429, 503)
       }
     }
   }
@@ -140,7 +143,7 @@ const statePath = (aggregate: Aggregate.Any) => ({
         required: ["version", "state"]
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 404, 503)
+      ...refusals(400, 401, 403, 404, 429, 503)
     }
   }
 })
@@ -176,7 +179,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
         }
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 404, 503)
+      ...refusals(400, 401, 403, 404, 429, 503)
     }
   }
 })

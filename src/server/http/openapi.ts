@@ -1,10 +1,9 @@
 // JSON Schemas of requests and responses, for /openapi.json and /docs. They are documentation: the topics' own schemas decide.
 import * as Schema from "effect/Schema"
 import type { EventType } from "../../model/event.ts"
+import type { Topic } from "../../model/topic.ts"
 import type { Catalog } from "./catalog.ts"
-
-/** A JSON object, such as a JSON Schema. */
-export type Json = Readonly<Record<string, unknown>>
+import { described, integer, type Json, list, object, text } from "./json-schema.ts"
 
 /** The JSON Schema of a schema; undefined if it has none. */
 export const jsonSchemaOf = (schema: Schema.Constraint): Json | undefined => {
@@ -42,69 +41,53 @@ export const example = (schema: Json): unknown => {
   return Object.fromEntries(required.map((name) => [name, example(properties[name] ?? {})]))
 }
 
-const problem: Json = {
-  type: "object",
-  properties: {
-    error: {
-      type: "object",
-      properties: { code: { type: "string" }, message: { type: "string" }, try: { type: "string" } },
-      required: ["code", "message", "try"]
-    },
-    trace_id: { type: "string" }
-  }
-}
+const problem = object({ error: object({ code: text, message: text, try: text }, { path: text }) }, { trace_id: text })
 const result: Json = {
   oneOf: [
-    {
-      type: "object",
-      properties: {
-        status: { const: "accepted" },
-        topic: { type: "string" },
-        partition: { type: "integer" },
-        position: { type: "integer" },
-        event_id: { type: "string" }
-      }
-    },
-    {
-      type: "object",
-      properties: {
-        status: { const: "rejected" },
-        error: {
-          type: "object",
-          properties: {
-            index: { type: "integer", description: "index among the events of the request, from 0" },
-            line: { type: "integer", description: "line of the NDJSON body, from 1" },
-            code: { type: "string" },
-            message: { type: "string" },
-            path: { type: "string" },
-            try: { type: "string" }
-          }
-        }
-      }
-    }
+    object({ status: { const: "accepted" }, topic: text, partition: integer, position: integer }, { event_id: text }),
+    object({
+      status: { const: "rejected" },
+      error: object(
+        {
+          index: described(integer, "index among the events of the request, from 0"),
+          code: text,
+          message: text,
+          try: text
+        },
+        { line: described(integer, "line of the NDJSON body, from 1"), path: text }
+      )
+    })
   ]
 }
-const answer = (description: string): Json => ({
-  description,
-  type: "object",
-  properties: {
-    trace_id: { type: "string" },
-    accepted: { type: "integer" },
-    rejected: { type: "integer" },
-    token: { type: "string", description: "for waitFor of views: what follows from the accepted events" },
-    results: { type: "array", items: result }
-  }
-})
+const answer = (description: string): Json =>
+  described(
+    object(
+      { trace_id: text, accepted: integer, rejected: integer, results: list(result) },
+      { token: described(text, "for waitFor of views: what follows from the accepted events") }
+    ),
+    description
+  )
+
+/** The JSON Schemas of what a topic without event types takes: its values, and the deletion of a key of a compacted topic. */
+const valueSchemas = ({ compacted, name, shapes }: Topic.Any): ReadonlyArray<Json> => {
+  const fields = shapes?.at(-1)?.fields
+  const own = fields && jsonSchemaOf(Schema.Struct(fields))
+  const value = { title: name, description: `with ?topic=${name}`, ...(own ?? { type: "object" }) }
+  const deletion = { title: `deletes a key of ${name}`, ...object({ key: text, value: { type: "null" } }) }
+  return compacted === true ? [value, deletion] : [value]
+}
 
 /** The schema of `POST /v1/events`. */
 export const postSchema = (catalog: Catalog): Json => {
   const types = new Map<string, EventType.Any>()
-  for (const entry of catalog.topics.values()) {
-    if (entry.writtenBy.length > 0) continue
-    for (const [type, { eventType }] of entry.versions) types.set(type, eventType)
+  const values: Array<Json> = []
+  for (const { topic, versions, writtenBy } of catalog.topics.values()) {
+    if (writtenBy.length > 0) continue
+    for (const [type, { eventType }] of versions) types.set(type, eventType)
+    if (versions.size === 0) values.push(...valueSchemas(topic))
   }
-  const events = [...types.values()].map(eventSchema)
-  const event: Json = events.length === 0 ? { type: "object" } : { oneOf: events }
+  const events = [...types.values()].map(eventSchema).concat(values)
+  const event: Json = events.length === 0 ? { type: "object" } : { anyOf: events }
   const examples = events.slice(0, 1).map(example)
   return {
     tags: ["events"],

@@ -8,7 +8,8 @@ import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
 import { type Filters, leftOut, requestOf } from "./dead-letter-filters.ts"
 import { addRoute, answerOf, bodyOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
-import { anyObject, command, described, dryRun, flag, integer, list, object, responses, text } from "./schemas.ts"
+import { anyObject, described, flag, integer, list, object, text } from "../http/json-schema.ts"
+import { command, dryRun, responses } from "./schemas.ts"
 
 const path = "/v1/operations/dead-letters"
 /** How many dead letters of each kind a request decides about by default, and at most. */

@@ -1,7 +1,7 @@
 // The filters of dead letters that routes have in common.
 import { kindNames } from "../../system/dead-letters/dead-letters.ts"
 import { momentOf, namesOf } from "./parts.ts"
-import { described, list, object, text } from "./schemas.ts"
+import { described, list, object, text } from "../http/json-schema.ts"
 
 /** The parameters of a list, and the fields of a decision, that say which dead letters are meant. */
 export const filterNames = ["kind", "projection", "subscription", "rule", "topic", "key", "error", "since"] as const

@@ -9,20 +9,8 @@ import { Problem } from "../http/problem.ts"
 import { deadLetterDecisions } from "./dead-letter-decisions.ts"
 import { type Filters, filterNames, filterProperties, leftOut, requestOf } from "./dead-letter-filters.ts"
 import { addRoute, answerOf, commandText, namesOf, type OperationParts, parametersOf } from "./parts.ts"
-import {
-  anyObject,
-  command,
-  described,
-  flag,
-  integer,
-  list,
-  nullable,
-  object,
-  oneOf,
-  responses,
-  text,
-  time
-} from "./schemas.ts"
+import { anyObject, described, flag, integer, list, nullable, object, oneOf, text, time } from "../http/json-schema.ts"
+import { command, responses } from "./schemas.ts"
 
 const path = "/v1/operations/dead-letters"
 /** How many dead letters a page has by default and at most. */

@@ -6,7 +6,8 @@ import { jsonSchemaOf } from "../http/openapi.ts"
 import type { NewJob } from "./jobs.ts"
 import { answerOf, jsonType, type OperationParts } from "./parts.ts"
 import { nameOf } from "./projection-requests.ts"
-import { described, dryRun, jobOf, oneOf, responses } from "./schemas.ts"
+import { described, oneOf } from "../http/json-schema.ts"
+import { dryRun, jobOf, responses } from "./schemas.ts"
 
 /** Fails with a `Problem` 404 if the database has no such projection. */
 export const known = ({ system }: OperationParts, name: string) =>

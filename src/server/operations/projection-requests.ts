@@ -5,7 +5,7 @@ import type { FastifyRequest } from "fastify"
 import type { RebuildLimits } from "../../postgres/store/rebuild.ts"
 import { InvalidOperation } from "../../system/errors.ts"
 import { momentOf } from "./parts.ts"
-import { described, flag, integer, list, nullable, number, object, oneOf, text, time } from "./schemas.ts"
+import { described, flag, integer, list, nullable, number, object, oneOf, text, time } from "../http/json-schema.ts"
 
 /** How many keys a request may have; a file of the command line may have more. */
 export const mostKeys = 100_000

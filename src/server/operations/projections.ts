@@ -12,7 +12,8 @@ import { begin, jobSchema, known } from "./projection-jobs.ts"
 import { rebuilds } from "./rebuilds.ts"
 import { addRoute, answerOf, bodyOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
 import { DiffBody, exclude, nameOf, projection, Promote, Retire, timeoutOf, times } from "./projection-requests.ts"
-import { command, described, difference, dryRun, flag, integer, list, object, promoted, responses } from "./schemas.ts"
+import { described, flag, integer, list, object } from "../http/json-schema.ts"
+import { command, difference, dryRun, promoted, responses } from "./schemas.ts"
 
 const path = "/v1/operations/projections"
 

@@ -33,7 +33,8 @@ import {
   Resume,
   Until
 } from "./projection-requests.ts"
-import { command, integer, nullable, object, rebuildPlan, rebuilt, responses, text } from "./schemas.ts"
+import { integer, nullable, object, text } from "../http/json-schema.ts"
+import { command, rebuildPlan, rebuilt, responses } from "./schemas.ts"
 
 const path = "/v1/operations/projections"
 

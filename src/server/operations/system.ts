@@ -19,20 +19,8 @@ import {
   parametersOf
 } from "./parts.ts"
 import * as Schemas from "./schemas.ts"
-import {
-  anyJob,
-  command,
-  described,
-  flag,
-  integer,
-  jobOf,
-  list,
-  nullable,
-  object,
-  oneOf,
-  responses,
-  text
-} from "./schemas.ts"
+import { described, flag, integer, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
+import { anyJob, command, jobOf, responses } from "./schemas.ts"
 
 const path = "/v1/operations"
 /** How many events an explanation has by default, and at most. */

@@ -7,21 +7,8 @@ import { jsonSchemaOf } from "../http/openapi.ts"
 import { whole } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 import { addRoute, answerOf, bodyOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
-import {
-  anyObject,
-  command,
-  described,
-  dryRun,
-  flag,
-  integer,
-  list,
-  nullable,
-  object,
-  oneOf,
-  responses,
-  text,
-  time
-} from "./schemas.ts"
+import { anyObject, described, flag, integer, list, nullable, object, oneOf, text, time } from "../http/json-schema.ts"
+import { command, dryRun, responses } from "./schemas.ts"
 
 const path = "/v1/operations/timers"
 const most = { list: 50, lists: 1_000, preview: 10_000 }

@@ -5,6 +5,7 @@ import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
 import { tenantFor } from "../access/access.ts"
+import { described, flag, integer, list, nullable, object, text } from "../http/json-schema.ts"
 import { single, whole } from "../http/parameters.ts"
 import { knownTopic, readProblem } from "./problems.ts"
 import { boundsOf, type StreamParts } from "./routes.ts"
@@ -34,19 +35,15 @@ const recordJson = ({ value, ...record }: LogRecord): string => {
 /** Adds `GET /v1/topics` and `GET /v1/topics/:topic/records`. */
 export const records = (app: FastifyInstance, parts: StreamParts): void => {
   const { catalog, context, log } = parts
-  app.get(
-    "/v1/topics",
-    { schema: { tags: ["streams"], summary: "The application's topics" }, config: reading },
-    async () => ({
-      topics: [...catalog.topics.values()].map(({ readBy, topic, writtenBy }) => ({
-        name: topic.name,
-        compacted: topic.compacted === true,
-        types: topic.types,
-        read_by: readBy,
-        written_by: writtenBy
-      }))
-    })
-  )
+  app.get("/v1/topics", { schema: topicsSchema, config: reading }, async () => ({
+    topics: [...catalog.topics.values()].map(({ readBy, topic, writtenBy }) => ({
+      name: topic.name,
+      compacted: topic.compacted === true,
+      types: topic.types,
+      read_by: readBy,
+      written_by: writtenBy
+    }))
+  }))
   app.get("/v1/topics/:topic/records", { schema: pageSchema, config: reading }, async (request, reply) => {
     const topic = knownTopic(catalog, (request.params as { readonly topic: string }).topic)
     const query = request.query as Readonly<Record<string, unknown>>
@@ -73,6 +70,40 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
   })
 }
 
+const topicsSchema = {
+  tags: ["streams"],
+  summary: "The application's topics",
+  response: {
+    200: described(
+      object({
+        topics: list(
+          object(
+            {
+              name: text,
+              compacted: flag,
+              read_by: described(list(text), "the projections that read it"),
+              written_by: described(list(text), "the projections that publish to it")
+            },
+            { types: described(list(text), "the types of its events, if it has any") }
+          )
+        )
+      }),
+      "the topics"
+    )
+  }
+}
+const record = object(
+  {
+    partition: integer,
+    position: integer,
+    key: nullable(text),
+    event_time: described(integer, "epoch milliseconds"),
+    appended_at: described(integer, "when the log stored it, epoch milliseconds; not above 0 if that is not known"),
+    headers: { type: "object", additionalProperties: text },
+    value: described({}, "JSON; null deletes the key of a compacted topic")
+  },
+  { event_id: text, tenant: text, trace_id: text, traceparent: text, schema_version: integer }
+)
 const pageSchema = {
   tags: ["streams"],
   summary: "A page of records of one partition",
@@ -84,5 +115,18 @@ const pageSchema = {
       tenant: { type: "string", description: "only records of this tenant; default: that of the credential" },
       limit: { type: "integer", default: 100, maximum: pageRecords }
     }
+  },
+  response: {
+    200: described(
+      object({
+        topic: text,
+        partition: integer,
+        start: described(integer, "the first position that the partition still has"),
+        end: described(integer, "the position that its next record gets"),
+        next: described(integer, "`from` of the next page"),
+        records: list(record)
+      }),
+      "a page"
+    )
   }
 }

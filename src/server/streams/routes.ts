@@ -145,5 +145,6 @@ const streamSchema = (summary: string) => ({
     }
   },
   headers: { type: "object", properties: { "last-event-id": { type: "string" } } },
-  produces: ["text/event-stream"]
+  produces: ["text/event-stream"],
+  response: { 200: { type: "string", description: "server-sent events, without an end" } }
 })

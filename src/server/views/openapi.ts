@@ -1,11 +1,11 @@
 // The OpenAPI description of the routes of views: a path for each view, with its columns as parameters. Pure.
-import type { Json } from "../http/openapi.ts"
+import { described, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
+import type { Json } from "../http/json-schema.ts"
 import type { DeclaredView, ViewColumn } from "./catalog.ts"
 import { forms, isOrdered, kindOf, schemaOf } from "./column-types.ts"
 import { pageRows } from "./page-query.ts"
 
 const tags = ["views"]
-const text = { type: "string" }
 const parameter = (name: string, description: string, schema: Json = text) => ({
   name,
   in: "query",
@@ -16,19 +16,6 @@ const refused = (description: string) => ({
   description,
   content: { "application/json": { schema: { $ref: "#/components/schemas/Refusal" } } }
 })
-const refusal: Json = {
-  type: "object",
-  properties: {
-    error: {
-      type: "object",
-      properties: { code: text, message: text, try: text },
-      required: ["code", "message", "try"]
-    },
-    trace_id: text
-  },
-  required: ["error"]
-}
-
 /** The parameters that filter by a column. */
 const filtersOf = (column: ViewColumn) => {
   const kind = kindOf(column)
@@ -50,6 +37,18 @@ const filtersOf = (column: ViewColumn) => {
   ]
 }
 
+const listed = object({
+  name: text,
+  kind: oneOf("table", "window", "view"),
+  written_by: described(list(text), "the projections that write it"),
+  key: described(list(text), "the columns of the primary key; none of a view"),
+  tenant: described(
+    nullable(text),
+    "the column that has the tenant of a row; null: only credentials without a tenant read it"
+  ),
+  columns: list(object({ name: text, type: described(text, "as PostgreSQL writes it") }))
+})
+
 const listPath = {
   get: {
     tags,
@@ -57,7 +56,11 @@ const listPath = {
     responses: {
       200: {
         description: "the views that the credential can read, with their columns",
-        content: { "application/json": { schema: { type: "object", properties: { views: { type: "array" } } } } }
+        content: {
+          "application/json": {
+            schema: object({ views: list(listed) })
+          }
+        }
       },
       304: { description: "the client has this answer" },
       503: refused("the database does not answer; send again after Retry-After seconds")
@@ -65,11 +68,9 @@ const listPath = {
   }
 }
 const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
-  const nullable = (column: ViewColumn): Json => {
+  const nullableOf = (column: ViewColumn): Json => {
     const schema = schemaOf(column)
-    return view.required.has(column.name) || Object.keys(schema).length === 0
-      ? schema
-      : { anyOf: [schema, { type: "null" }] }
+    return view.required.has(column.name) || Object.keys(schema).length === 0 ? schema : nullable(schema)
   }
   return {
     get: {
@@ -94,24 +95,11 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
           headers: { etag: { description: "Changes with the answer", schema: text } },
           content: {
             "application/json": {
-              schema: {
-                type: "object",
-                properties: {
-                  view: { const: view.name },
-                  rows: {
-                    type: "array",
-                    items: {
-                      type: "object",
-                      properties: Object.fromEntries(columns.map((column) => [column.name, nullable(column)]))
-                    }
-                  },
-                  next: {
-                    anyOf: [text, { type: "null" }],
-                    description: "`after` of the next page; null: this is the last"
-                  }
-                },
-                required: ["view", "rows", "next"]
-              }
+              schema: object({
+                view: { const: view.name },
+                rows: list(object(Object.fromEntries(columns.map((column) => [column.name, nullableOf(column)])))),
+                next: described(nullable(text), "`after` of the next page; null: this is the last")
+              })
             }
           }
         },
@@ -131,13 +119,12 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
 export const describeViews = (
   views: ReadonlyMap<string, DeclaredView>,
   columns: ReadonlyMap<string, ReadonlyArray<ViewColumn>>
-): { readonly paths: Json; readonly schemas: Json } => ({
+): { readonly paths: Json } => ({
   paths: Object.fromEntries([
     ["/v1/views", listPath],
     ...[...views.values()].map((view) => [
       `/v1/views/${view.name}`,
       viewPath(view, columns.get(view.name) ?? view.columns)
     ])
-  ]),
-  schemas: { Refusal: refusal }
+  ])
 })

@@ -129,16 +129,16 @@ describe("posting", () => {
     interface Schema {
       readonly title: string
       readonly required: ReadonlyArray<string>
-      readonly oneOf: ReadonlyArray<Schema>
       readonly anyOf: ReadonlyArray<Schema>
     }
     interface Route {
       readonly post: { readonly requestBody: { readonly content: Record<string, { readonly schema: Schema }> } }
     }
     const { paths } = (await get<{ readonly paths: Record<string, Route> }>(`${server.url}/openapi.json`)).body
-    const events = paths["/v1/events"]!.post.requestBody.content[json]!.schema.anyOf[0]!.oneOf
+    const events = paths["/v1/events"]!.post.requestBody.content[json]!.schema.anyOf[0]!.anyOf
     const types = ["flight.departed", "flight.cancelled", "payment", "transfer", "withdrawal", "refund"]
-    expect(events.map(({ title }) => title)).toEqual(types)
+    const values = ["features.entity.v1", "deletes a key of features.entity.v1"]
+    expect(events.map(({ title }) => title)).toEqual([...types, ...values])
     expect(events[2]!.required).toContain("fee")
     expect(Object.keys(paths)).toEqual(expect.arrayContaining(["/v1/alerts", "/v1/topics/{topic}/stream", "/readyz"]))
     const docs = await fetch(`${server.url}/docs/`)
