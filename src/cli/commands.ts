@@ -7,7 +7,7 @@ import { acceptFunctions } from "../postgres/store/definitions.ts"
 import { loadApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { asUnprepared, CommandFailed, exitCodes, explain, usageError } from "./command-failure.ts"
-import { feed, type FeedResult, nameOf, sendAgain } from "./feed.ts"
+import { feed, feedProgress, type FeedResult, nameOf, sendAgain } from "./feed.ts"
 import { print, warn, writeOut } from "./print.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { healthMaxAgeMs, parseMaxAge } from "../system/environment.ts"
@@ -15,6 +15,7 @@ import { assertOwn, assertRegistered } from "../system/identity.ts"
 import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
+import { openProgress } from "./progress.ts"
 import { httpAddress } from "./http-options.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -109,13 +110,17 @@ export const ingest = Effect.fnUntraced(function* (options: {
   const given = process.env["MILLRACE_URL"]
   const url = given === undefined || given === "" ? yield* startGateway(options) : given
   let sent = { accepted: 0, rejected: 0 }
-  const onProgress = (fed: FeedResult) => void (sent = fed)
-  const { accepted, examples, rejected } = yield* feed(options.file, {
-    url,
-    topic: options.topic,
-    speed: "max",
-    onProgress
-  }).pipe(Effect.onInterrupt(() => Effect.suspend(() => warn(cutText(options.file, sent)))))
+  const sending = Effect.gen(function* () {
+    const showProgress = feedProgress(yield* openProgress(nameOf(options.file)))
+    const onProgress: typeof showProgress = (fed, size) => {
+      sent = fed
+      showProgress(fed, size)
+    }
+    return yield* feed(options.file, { url, topic: options.topic, speed: "max", onProgress })
+  })
+  const { accepted, examples, rejected } = yield* Effect.scoped(sending).pipe(
+    Effect.onInterrupt(() => Effect.suspend(() => warn(cutText(options.file, sent))))
+  )
   yield* print(
     options.json
       ? JSON.stringify({ accepted, rejected, examples: examples.map((example) => JSON.parse(example) as unknown) })

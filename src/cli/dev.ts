@@ -6,7 +6,9 @@ import { readTimers } from "../postgres/store/timer-status.ts"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
-import { feed, type FeedResult } from "./feed.ts"
+import { feed, feedProgress, type FeedResult } from "./feed.ts"
+import type { Progress } from "./progress.ts"
+import { readHotKeys } from "./hot-keys.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { watchAggregates } from "./print-aggregates.ts"
 import { openDatabase, type Database } from "../system/database.ts"
@@ -77,6 +79,12 @@ const runSystem = Effect.fnUntraced(function* (
   if (!options.json && !options.once) {
     const show = (line: string) => printLine(options, line)
     yield* Effect.forkScoped(watchAlerts(system, show))
+    yield* readHotKeys({
+      // the environment is the same, the folder of the state may be given
+      flags: ["--data", options.data, ...(options.config === undefined ? [] : ["--config", options.config])],
+      url: server.url,
+      show: (line) => void process.stdout.write(`${terminalText(line)}\n`)
+    })
     yield* Effect.forkScoped(watchAggregates(system, dataFlag(database.embeddedDir), show))
   }
   const work = Effect.gen(function* () {
@@ -184,10 +192,7 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptio
   }
   const started = performance.now()
   const nothing: FeedResult = { accepted: 0, rejected: 0, examples: [] }
-  const onProgress =
-    options.json || options.speed === "max"
-      ? undefined
-      : everySeconds(5, (fed: FeedResult) => `… ${fed.accepted} events sent`)
+  const onProgress = options.json ? undefined : feedProgress(everySeconds(5, ({ text }) => `… ${text}`))
   const fed =
     options.input === undefined
       ? nothing
@@ -210,12 +215,12 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptio
 })
 
 /** Prints a line, but not more often than this. */
-const everySeconds = (seconds: number, line: (fed: FeedResult) => string) => {
+const everySeconds = (seconds: number, line: (progress: Progress) => string) => {
   let last = performance.now()
-  return (fed: FeedResult) => {
+  return (progress: Progress) => {
     if (performance.now() - last < seconds * 1000) return
     last = performance.now()
-    process.stdout.write(`${line(fed)}\n`)
+    process.stdout.write(`${line(progress)}\n`)
   }
 }
 

@@ -10,6 +10,7 @@ import { exitCodes, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { diffText } from "./diff-text.ts"
 import { print } from "./print.ts"
+import { openProgress } from "./progress.ts"
 import { parseDuration } from "./time.ts"
 
 /** The flags and the argument of the command. */
@@ -37,7 +38,13 @@ const compared = Effect.fnUntraced(function* ({ config, data, json, timeout, ...
   yield* assertRegistered(application, sql)
   yield* assertKnownProjection(sql, request.name)
   const { log, on } = yield* openLog(Effect.succeed(sql))
-  const found = yield* diffBuilds({ application, sql, log, on }, { ...request, timeoutMs })
+  const comparing = Effect.gen(function* () {
+    const show = yield* openProgress(`diff of ${request.name}`)
+    const onCompared = (done: number, total: number, what: string) =>
+      show({ fraction: done / total, text: `${done} of ${total} compared, at last ${what}` })
+    return yield* diffBuilds({ application, sql, log, on }, { ...request, timeoutMs, onCompared })
+  })
+  const found = yield* Effect.scoped(comparing)
   yield* print(json ? diffJson(found) : diffText(found))
   return found.equal ? 0 : exitCodes.refused
 })

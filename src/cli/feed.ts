@@ -1,8 +1,10 @@
 // Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
 import * as Effect from "effect/Effect"
 import { CommandFailed, usageError } from "./command-failure.ts"
-import { linesOf, type InputLine } from "./input-lines.ts"
+import { linesOf, sizeOf, type InputLine, type InputSize } from "./input-lines.ts"
 import { maskSecrets } from "../text/secrets.ts"
+import { rateText } from "../text/rate.ts"
+import type { Progress } from "./progress.ts"
 import { terminalText } from "./terminal-text.ts"
 
 /** What the gateway answered to the events sent so far. */
@@ -20,8 +22,8 @@ export interface FeedOptions {
   readonly topic: string | undefined
   /** Events per second; `max`: as fast as the gateway answers. */
   readonly speed: number | "max"
-  /** Called after each request. */
-  readonly onProgress?: (result: FeedResult) => void
+  /** Called after each request, with what was read of the input. */
+  readonly onProgress?: (result: FeedResult, size: InputSize) => void
   /** How long the gateway may be away, too busy or silent before sending ends. Default 30 seconds. */
   readonly patienceMs?: number
 }
@@ -53,12 +55,11 @@ const assertUrl = (text: string): Effect.Effect<void, CommandFailed> => {
 }
 const sending = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
-    try: (signal) =>
-      send(
-        linesOf(file, () => warn(`waiting for data from ${nameOf(file)}`)),
-        options,
-        signal
-      ),
+    try: (signal) => {
+      const size = sizeOf(file)
+      const lines = linesOf(file, () => warn(`waiting for data from ${nameOf(file)}`), size)
+      return send(lines, size, options, signal)
+    },
     catch: (cause) =>
       cause instanceof CommandFailed
         ? cause
@@ -67,11 +68,20 @@ const sending = (file: string, options: FeedOptions): Effect.Effect<FeedResult, 
             try: "check the name of the file; it must be NDJSON or gzipped NDJSON"
           })
   })
+/** Returns what shows how far the sending of a file is, by `show`: its events, their rate, and the time left of a file whose size is known. */
+export const feedProgress = (show: (progress: Progress) => void): NonNullable<FeedOptions["onProgress"]> => {
+  const began = performance.now()
+  return ({ accepted, rejected }, { read, total }) => {
+    const fraction = total === undefined ? undefined : Math.min(1, read / total)
+    show({ fraction, text: rateText(accepted + rejected, "event", (performance.now() - began) / 1000, fraction) })
+  }
+}
 /** What messages call the input. */
 export const nameOf = (file: string): string => (file === "-" ? "standard input" : file)
 
 const send = async (
   lines: AsyncIterable<InputLine>,
+  size: InputSize,
   options: FeedOptions,
   signal: AbortSignal
 ): Promise<FeedResult> => {
@@ -89,7 +99,7 @@ const send = async (
     fed = add(fed, await post(pending, options, signal, fed.accepted))
     pending = []
     characters = 0
-    options.onProgress?.(fed)
+    options.onProgress?.(fed, size)
   }
   for await (const line of lines) {
     if (line.text === undefined) {
@@ -136,12 +146,12 @@ const reasonToRepeat = (answer: Response | Error): string | undefined => {
 export const sendAgain =
   "send the file again: events that are in the log already are not counted twice where a projection deduplicates"
 
-/** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
 /** The credential of this command, if the environment has one. */
 const credential = (): Readonly<Record<string, string>> => {
   const key = process.env["MILLRACE_API_KEY"] ?? ""
   return key === "" ? {} : { authorization: `Bearer ${key}` }
 }
+/** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
 const post = async (
   lines: ReadonlyArray<InputLine>,
   { patienceMs = defaultPatienceMs, topic, url }: FeedOptions,

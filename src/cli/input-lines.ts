@@ -1,5 +1,5 @@
 // Reads the lines of an input: a file, a FIFO or standard input, also gzipped, with a limit for a line.
-import { constants, createReadStream, openSync, fstatSync } from "node:fs"
+import { constants, createReadStream, openSync, fstatSync, statSync } from "node:fs"
 import { isUtf8 } from "node:buffer"
 import { Socket } from "node:net"
 import type { Readable } from "node:stream"
@@ -27,11 +27,24 @@ const open = (file: string): Readable => {
   return fstatSync(fd).isFIFO() ? new Socket({ fd, readable: true, writable: false }) : createReadStream(file, { fd })
 }
 
+/** How much of an input was read. */
+export interface InputSize {
+  /** Bytes of the file so far, compressed if it is. */
+  read: number
+  /** Bytes of the whole file; undefined for what is no regular file. */
+  readonly total: number | undefined
+}
+/** The size of an input, of which nothing was read. */
+export const sizeOf = (file: string): InputSize => {
+  const found = file === "-" ? undefined : statSync(file, { throwIfNoEntry: false })
+  return { read: 0, total: found?.isFile() === true && found.size > 0 ? found.size : undefined }
+}
+
 /**
  * The lines of a file that are not blank; `-` is standard input, and a name that ends with `.gz` is decompressed. Calls `onWaiting` if nothing
- * arrives for two seconds. Fails if a line is longer than `maxLineBytes`, so that an endless one ends, and with the error of the input.
+ * arrives for two seconds, and counts in `size` what was read. Fails if a line is longer than `maxLineBytes`, so that an endless one ends, and with the error of the input.
  */
-export async function* linesOf(file: string, onWaiting: () => void): AsyncGenerator<InputLine> {
+export async function* linesOf(file: string, onWaiting: () => void, size?: InputSize): AsyncGenerator<InputLine> {
   const input = open(file)
   const waiting = setTimeout(onWaiting, patienceMs)
   try {
@@ -39,13 +52,14 @@ export async function* linesOf(file: string, onWaiting: () => void): AsyncGenera
     // a pipe does not forward an error of its source
     if (bytes !== input) input.once("error", (error: Error) => bytes.destroy(error))
     input.once("data", () => clearTimeout(waiting))
+    if (size !== undefined) input.on("data", (chunk: Buffer) => (size.read += chunk.length))
     let number = 0
     let parts: Array<Buffer> = []
-    let size = 0
+    let pending = 0
     const line = (): InputLine | undefined => {
       const whole = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
       parts = []
-      size = 0
+      pending = 0
       number++
       if (!isUtf8(whole)) return { number, text: undefined }
       const text = whole.toString("utf8").trim()
@@ -61,10 +75,10 @@ export async function* linesOf(file: string, onWaiting: () => void): AsyncGenera
       }
       if (from === chunk.length) continue
       parts.push(from === 0 ? chunk : chunk.subarray(from))
-      size += chunk.length - from
-      if (size > maxLineBytes) throw endless(file, number + 1)
+      pending += chunk.length - from
+      if (pending > maxLineBytes) throw endless(file, number + 1)
     }
-    if (size > 0) {
+    if (pending > 0) {
       const found = line()
       if (found !== undefined) yield found
     }

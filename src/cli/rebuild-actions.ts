@@ -5,7 +5,7 @@ import { assertDatabaseExists, type Database, openDatabase } from "../system/dat
 import { assertRegistered } from "../system/identity.ts"
 import { assertKnownProjection } from "../system/known-projection.ts"
 import { openLog } from "../system/open-log.ts"
-import { awayMs, cancelRebuild, pauseRebuild, resumeRebuild } from "../system/rebuild.ts"
+import { awayMs, cancelRebuild, pauseRebuild, type RebuildProgress, resumeRebuild } from "../system/rebuild.ts"
 import { planKeys, type ScannedKeys } from "../system/rebuild-keys.ts"
 import { planRebuild, type RebuildPlan, type RebuildRequest } from "../system/rebuild-plan.ts"
 import { rebuiltJson, replayedPart, runRebuild } from "../system/run-rebuild.ts"
@@ -17,8 +17,9 @@ import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
 import { readKeyFile } from "./key-file.ts"
+import { openProgress } from "./progress.ts"
 import { print, warn } from "./print.ts"
-import { limitsText, planText, progressText, rebuiltText } from "./rebuild-text.ts"
+import { limitsText, planText, progressOf, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
 import { timeOf } from "../text/moment.ts"
 
@@ -200,7 +201,6 @@ const run = Effect.fnUntraced(function* (
   const system = yield* openSystem(application, database, { relaysHere: false })
   const { sql } = database
   const onRetry = ({ message }: { readonly message: string }) => warn(`${name}: ${message}; retrying`)
-  const report = (progress: Parameters<typeof progressText>[0]) => warn(`${name}: ${progressText(progress)}`)
   const flag = until === null ? "" : ` --until ${until}`
   let begun = planned.build
   const onBuild = Effect.fnUntraced(function* (build: number, replayed: number) {
@@ -212,14 +212,19 @@ const run = Effect.fnUntraced(function* (
     const text = stored && limitsText(stored)
     if (text !== undefined) yield* warn(`${name}: ${text}`)
   })
-  const replaying = runRebuild(system, name, limits, { request, scanned }, { report, onRetry, onBuild })
+  const replaying = Effect.gen(function* () {
+    // a line for each report: it comes every two seconds
+    const show = yield* openProgress(name, 0)
+    const report = (progress: RebuildProgress) => Effect.sync(() => show(progressOf(progress)))
+    return yield* runRebuild(system, name, limits, { request, scanned }, { report, onRetry, onBuild })
+  })
   const interrupted = Effect.suspend(() =>
     warn(
       `interrupted: build ${begun} of ${name} stays as far as it is. Continue it with: ${again}; or delete it with: millrace rebuild ${name}${flag} --cancel`
     )
   )
   yield* atLowerPriority
-  const rebuilt = yield* Effect.onInterrupt(replaying, () => interrupted)
+  const rebuilt = yield* Effect.onInterrupt(Effect.scoped(replaying), () => interrupted)
   const result = rebuiltJson(planned, rebuilt)
   yield* print(json ? JSON.stringify(result) : rebuiltText(name, rebuilt, until))
   return 0

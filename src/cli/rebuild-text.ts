@@ -1,17 +1,12 @@
 // What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
+import type { Progress } from "./progress.ts"
+import { estimate, grouped } from "../text/rate.ts"
 import { refusalText } from "../postgres/store/view-plan.ts"
 import type { StoredRebuild } from "../postgres/store/rebuild.ts"
 import type { RebuiltKeys } from "../system/rebuild-keys.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
 import type { RebuildPlan } from "../system/rebuild-plan.ts"
 
-const count = (n: number) => Math.round(n).toLocaleString("en-US")
-const durationText = (seconds: number) =>
-  seconds < 90
-    ? `${Math.ceil(seconds)} s`
-    : seconds < 5_400
-      ? `${Math.round(seconds / 60)} min`
-      : `${(seconds / 3_600).toFixed(1)} h`
 const sizeText = (bytes: number) =>
   bytes < 1 << 20
     ? `${Math.ceil(bytes / 1024)} KiB`
@@ -27,11 +22,13 @@ const rateOrigin: Readonly<Record<RebuildPlan["rate_from"], string>> = {
 
 const timeText = ({ rate_from: origin, seconds, seconds_at_best: best }: RebuildPlan) =>
   origin === "assumed" && best < seconds
-    ? `${durationText(best)}, as fast projections take, to ${durationText(seconds)}`
-    : `about ${durationText(seconds)}`
+    ? `${estimate(best)}, as fast projections take, to ${estimate(seconds)}`
+    : `about ${estimate(seconds)}`
 const replayLines = (plan: RebuildPlan) => [
-  ...plan.topics.map((one) => `  replay   ${count(one.events)} records of ${one.topic} (${one.partitions} partitions)`),
-  `  time     ${timeText(plan)}, at ${count(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
+  ...plan.topics.map(
+    (one) => `  replay   ${grouped(one.events)} records of ${one.topic} (${one.partitions} partitions)`
+  ),
+  `  time     ${timeText(plan)}, at ${grouped(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
@@ -45,9 +42,9 @@ export const planText = (plan: RebuildPlan): string => {
     const unknown =
       keys.unknown === 0
         ? ""
-        : `; ${count(keys.unknown)} ${keys.unknown === 1 ? "is" : "are"} unknown to the log, and left as ${keys.unknown === 1 ? "it is" : "they are"}`
+        : `; ${grouped(keys.unknown)} ${keys.unknown === 1 ? "is" : "are"} unknown to the log, and left as ${keys.unknown === 1 ? "it is" : "they are"}`
     lines.push(
-      `  keys     ${count(keys.found)} of ${count(keys.given)} keys have ${count(keys.events)} events${unknown}`
+      `  keys     ${grouped(keys.found)} of ${grouped(keys.given)} keys have ${grouped(keys.events)} events${unknown}`
     )
     lines.push(`  then     their rows are put into a copy of build ${live.build}, which is build ${build}`)
   }
@@ -63,12 +60,16 @@ export const planText = (plan: RebuildPlan): string => {
   return lines.join("\n")
 }
 
-/** How far a rebuild is, as one line. */
-export const progressText = ({ left, perSecond, processed, secondsLeft, state, waits }: RebuildProgress): string =>
+/** How far a rebuild is. */
+export const progressOf = (progress: RebuildProgress): Progress => {
+  const { left, processed } = progress
+  return { fraction: left + processed === 0 ? 1 : processed / (processed + left), text: progressText(progress) }
+}
+const progressText = ({ left, perSecond, processed, secondsLeft, state, waits }: RebuildProgress): string =>
   state === "paused"
-    ? `paused, with ${count(left)} records to go`
-    : `${count(processed)} records replayed, ${count(left)} to go, ${count(perSecond)} a second` +
-      (secondsLeft === undefined ? "" : `, about ${durationText(secondsLeft)} left`) +
+    ? `paused, with ${grouped(left)} records to go`
+    : `${grouped(processed)} records replayed, ${grouped(left)} to go, ${grouped(perSecond)} a second` +
+      (secondsLeft === undefined ? "" : `, about ${estimate(secondsLeft)} left`) +
       (waits === undefined ? "" : `; waits: ${waits}`)
 
 /** The limits that a rebuild goes by, as one line; undefined if it has none. */
@@ -91,12 +92,12 @@ export const rebuiltText = (
   until === null
     ? [
         ...tables.map(
-          (one) => `${one.name}: ${count(one.removed)} rows of the keys were replaced by ${count(one.inserted)}`
+          (one) => `${one.name}: ${grouped(one.removed)} rows of the keys were replaced by ${grouped(one.inserted)}`
         ),
         followingText(name, { build, events, live, seconds })
       ].join("\n")
-    : `build ${build} of ${name} has what the log stored before ${until}: ${count(events)} records in ${durationText(seconds)}\n` +
+    : `build ${build} of ${name} has what the log stored before ${until}: ${grouped(events)} records in ${estimate(seconds)}\n` +
       `read its tables as ${name}_v${build}.TABLE, for example with millrace sql; delete it with: millrace retire ${name} ${build} --drop`
 const followingText = (name: string, { build, events, live, seconds }: Rebuilt): string =>
-  `build ${build} of ${name} is where build ${live} is: ${count(events)} records in ${durationText(seconds)}. It follows from now on, wherever the projection runs\n` +
+  `build ${build} of ${name} is where build ${live} is: ${grouped(events)} records in ${estimate(seconds)}. It follows from now on, wherever the projection runs\n` +
   `compare both with: millrace diff ${name}; then: millrace promote ${name}, or give it up with: millrace rebuild ${name} --cancel`

@@ -29,6 +29,8 @@ export interface DiffRequest extends CompareOptions, CatchUpOptions {
   readonly name: string
   /** The number of a build that follows the live one; undefined: the candidate. */
   readonly with?: number | undefined
+  /** Called when one of the things to compare is compared: how many are, of how many, and which one. */
+  readonly onCompared?: (done: number, total: number, name: string) => void
 }
 /** A read model's table in both builds. Tables that are not compared have no rows that differ. */
 export interface TableDiff extends Differences, Omit<BuildTables, "compared"> {}
@@ -154,9 +156,18 @@ const compareOnce = Effect.fnUntraced(function* (
       ])
     )
   )
+  const wanted = [
+    ...found.map((table) => ({ name: table.name, relations: table.compared })),
+    { name: "late events", relations: lateEventsOf(name, numbers) },
+    { name: "dead letters", relations: deadLettersOf(name, numbers) }
+  ]
+  let done = 0
   const compared = yield* Effect.forEach(
-    [...found.map((table) => table.compared), lateEventsOf(name, numbers), deadLettersOf(name, numbers)],
-    (relations) => (relations === undefined ? Effect.succeed(nothing) : compareIn(relations)),
+    wanted,
+    ({ name: what, relations }) =>
+      Effect.tap(relations === undefined ? Effect.succeed(nothing) : compareIn(relations), () =>
+        Effect.sync(() => request.onCompared?.(++done, wanted.length, what))
+      ),
     { concurrency: sessions }
   )
   const tables = found.map(({ compared: _, ...table }, i): TableDiff => ({ ...table, ...compared[i]! }))

@@ -7,6 +7,7 @@ import { ingest, type IngestParts, type Post } from "./ingest.ts"
 import { commandAdvice } from "./validate.ts"
 import { postSchema } from "../http/openapi.ts"
 import { mediaTypeOf, single } from "../http/parameters.ts"
+import { adviceFor } from "../../text/similar-names.ts"
 import { Problem } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 
@@ -46,7 +47,7 @@ const namedTopic = (catalog: Catalog, name: string | undefined): CatalogTopic | 
       404,
       "unknown_topic",
       `the application has no topic ${JSON.stringify(name)}`,
-      `send to one of ${writable.join(", ")}`
+      adviceFor(name, writable) ?? "declare a topic"
     )
   }
   if (entry.aggregate !== undefined)

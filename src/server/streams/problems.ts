@@ -1,6 +1,7 @@
 // The problems of requests that read the log. Pure.
 import type { ReadError } from "../../log/log.ts"
 import type { Catalog } from "../http/catalog.ts"
+import { adviceFor } from "../../text/similar-names.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 
 /** The problem of a request whose read failed. */
@@ -20,6 +21,6 @@ export const readProblem = (error: ReadError): Problem => {
 /** Returns the name of a topic. Throws a `Problem` 404 if the application has no such topic. */
 export const knownTopic = (catalog: Catalog, name: string): string => {
   if (catalog.topics.has(name)) return name
-  const names = [...catalog.topics.keys()].join(", ")
-  throw new Problem(404, "unknown_topic", `the application has no topic ${JSON.stringify(name)}`, `use one of ${names}`)
+  const advice = adviceFor(name, [...catalog.topics.keys()]) ?? "declare a topic"
+  throw new Problem(404, "unknown_topic", `the application has no topic ${JSON.stringify(name)}`, advice)
 }
