@@ -9,6 +9,7 @@ import { StreamBusy } from "./failures.ts"
 import type { EventStore } from "./event-store.ts"
 import { runChain, type QueuedCommand } from "./chain.ts"
 import type { StreamState } from "./state.ts"
+import { counted } from "../text/counted.ts"
 
 type Store = EventStore["Service"]
 
@@ -49,7 +50,7 @@ class Executor {
     return Effect.suspend(() => {
       const queue = this.queueOf(aggregate, stream)
       if (queue.waiting.length >= mostWaiting) {
-        const reason = `${queue.waiting.length} commands wait for it in this process`
+        const reason = `${counted(queue.waiting.length, "command")} wait${queue.waiting.length === 1 ? "s" : ""} for it in this process`
         return Effect.fail(new StreamBusy({ aggregate: aggregate.name, stream, reason }))
       }
       queue.waiting.push(command)

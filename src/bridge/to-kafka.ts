@@ -16,6 +16,7 @@ import { route, type RouteContext, targetPartition } from "./route.ts"
 import { type CheckedRule, errorTopicOf } from "./rule.ts"
 import { runSessions, type StreamError } from "./sessions.ts"
 import { type Counts, type StreamState, zeroCounts } from "./status.ts"
+import { counted } from "../text/counted.ts"
 
 /** How long the number of a topic's partitions is taken as known. */
 const partitionCountMs = 5_000
@@ -199,7 +200,7 @@ class Session {
     const [message, reason] = dead.entries().next().value!
     const first = `the first one, at ${formatPosition(message.position)}: ${reason}`
     yield* Effect.logError(
-      `bridge: ${rule.name} ${partitionName}: ${dead.size} dead letters to ${this.deadLetters.topic}; ${first}`
+      `bridge: ${rule.name} ${partitionName}: ${counted(dead.size, "dead letter")} to ${this.deadLetters.topic}; ${first}`
     )
     yield* this.deadLetters.write(
       [...dead].map(([{ position, record }, why]) => [

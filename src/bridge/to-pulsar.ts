@@ -17,6 +17,7 @@ import { runSessions, type StreamError } from "./sessions.ts"
 import { type StreamState, zeroCounts } from "./status.ts"
 import type { Batch, OutOfRange, Position, Reader, ReadError } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
+import { counted } from "../text/counted.ts"
 
 /** How often the position is committed while records flow, and how long after the last one. */
 const commitMs = 200
@@ -168,7 +169,7 @@ class Session {
     const [offset, reason] = reasons.entries().next().value!
     const first = `the first one, at ${offset}: ${reason}`
     yield* Effect.logError(
-      `bridge: ${rule.name} ${topic}/${partition}: ${reasons.size} dead letters to ${errorTopic}; ${first}`
+      `bridge: ${rule.name} ${topic}/${partition}: ${counted(reasons.size, "dead letter")} to ${errorTopic}; ${first}`
     )
     yield* this.commit(deadLetters)
   })

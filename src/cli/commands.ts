@@ -17,10 +17,12 @@ import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { openProgress } from "./progress.ts"
 import { httpAddress } from "./http-options.ts"
+import { assertPortFree } from "../server/port.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { openJoined } from "./open-joined.ts"
+import { counted } from "../text/counted.ts"
 
 /** Runs some or all roles of a system until stopped. */
 export const start = Effect.fnUntraced(function* (options: {
@@ -42,6 +44,7 @@ export const start = Effect.fnUntraced(function* (options: {
   const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)
+  yield* assertPortFree(waiting.address)
   // outside of `drained`: an embedded server gets as much time to stop as it needs
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
   return yield* drained(
@@ -132,7 +135,7 @@ export const ingest = Effect.fnUntraced(function* (options: {
 })
 /** What is known of a file when its command was interrupted. */
 const cutText = (file: string, { accepted, rejected }: Pick<FeedResult, "accepted" | "rejected">) =>
-  `interrupted: the log has ${accepted} events of ${nameOf(file)}, perhaps also those of the request that was under way; ${rejected} were rejected\n` +
+  `interrupted: the log has ${counted(accepted, "event")} of ${nameOf(file)}, perhaps also those of the request that was under way; ${rejected} ${rejected === 1 ? "was" : "were"} rejected\n` +
   `try: ${sendAgain}`
 /** Starts a gateway for as long as the command runs, so that events pass the same checks as through a gateway of the system. */
 const startGateway = Effect.fnUntraced(function* (options: {

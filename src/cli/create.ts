@@ -3,6 +3,7 @@ import { spawn } from "node:child_process"
 import { relative } from "node:path"
 import { createApplication, type NewApplication } from "./scaffold.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
+import { counted } from "../text/counted.ts"
 
 /** What to create, and whether to install the packages that it depends on. `deno` counts as set where this process runs on Deno. */
 export interface CreateOptions extends NewApplication {
@@ -39,7 +40,7 @@ export const create = async (options: CreateOptions, print: (text: string) => vo
   const { files, name, path } = createApplication({ ...options, deno })
   const below = relative(process.cwd(), path)
   const folder = below.startsWith("..") ? path : below
-  print(`Created ${terminalLine(name)} in ${terminalLine(path)}: ${files.length} files.\n`)
+  print(`Created ${terminalLine(name)} in ${terminalLine(path)}: ${counted(files.length, "file")}.\n`)
   const installer = installerOf(deno, process.env)
   let problem: string | undefined
   if (options.install) {

@@ -9,6 +9,8 @@ import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
 import { feed, feedProgress, type FeedResult } from "./feed.ts"
 import type { Progress } from "./progress.ts"
 import { readHotKeys } from "./hot-keys.ts"
+import { topicsOf } from "../model/application.ts"
+import { alertsTopic } from "../server/streams/routes.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { watchAggregates } from "./print-aggregates.ts"
 import { openDatabase, type Database } from "../system/database.ts"
@@ -20,6 +22,7 @@ import { httpAddress } from "./http-options.ts"
 import { queryOf, readModelsOf, readModelsText } from "./print-read-models.ts"
 import { ownCommand } from "./own-command.ts"
 import { isLocal, openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
+import { assertPortFree } from "../server/port.ts"
 import { terminalText } from "./terminal-text.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { counted } from "../text/counted.ts"
@@ -61,6 +64,7 @@ export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
   const waiting = { address: httpAddress(options), services, hasRoutes: true, isLocal: yield* isLocal }
+  yield* assertPortFree(waiting.address)
   if (waiting.isLocal && !existsSync(options.data))
     yield* printLine(options, `creating the database in ${options.data}: once, and some seconds long`)
   const database = yield* openWaiting(openDatabase(options.data, "own"), waiting)
@@ -78,7 +82,7 @@ const runSystem = Effect.fnUntraced(function* (
   yield* printLine(options, banner(application, options, database, server.url))
   if (!options.json && !options.once) {
     const show = (line: string) => printLine(options, line)
-    yield* Effect.forkScoped(watchAlerts(system, show))
+    if (hasAlerts(application)) yield* Effect.forkScoped(watchAlerts(system, show))
     yield* readHotKeys({
       // the environment is the same, the folder of the state may be given
       flags: ["--data", options.data, ...(options.config === undefined ? [] : ["--config", options.config])],
@@ -88,9 +92,10 @@ const runSystem = Effect.fnUntraced(function* (
     yield* Effect.forkScoped(watchAggregates(system, dataFlag(database.embeddedDir), show))
   }
   const work = Effect.gen(function* () {
-    const { fed, ...result } = yield* sendFiles(system, options, server.url)
+    const { fed, here, ...result } = yield* sendFiles(system, options, server.url)
     if (options.json) yield* print(JSON.stringify(result))
-    else if (options.input !== undefined) yield* printLine(options, summary(result))
+    else if (options.input !== undefined)
+      yield* printLine(options, summary({ ...result, ...here }, dataFlag(database.embeddedDir)))
     if (fed.rejected > 0) yield* printLine(options, rejections(fed))
     if (options.once) return fed.rejected > 0 ? exitCodes.rejected : 0
     if (options.input !== undefined) {
@@ -118,20 +123,13 @@ const processedText = Effect.fnUntraced(function* (system: System) {
   const texts = waiting.map((one) => `Projection ${one.projection}: ${one.message}. Next: ${one.try}`)
   return `The log has all events. ${texts.join("\n")}.`
 })
-/** Whether an application has a table of alerts, which the server streams. */
-const hasAlerts = ({ projections }: AnyApplication) =>
-  projections.some(({ projection }) =>
-    projection.writes.some(
-      (target: { kind: string; name: string }) => target.kind !== "topic" && target.name === "alerts"
-    )
-  )
+/** Whether an application has the topic that the server streams at `/v1/alerts`. */
+const hasAlerts = (application: AnyApplication) => topicsOf(application).some(({ topic }) => topic.name === alertsTopic)
 const banner = (application: AnyApplication, { data }: DevFlags, database: Database, url: string) => {
   const flag = dataFlag(database.embeddedDir)
   const [aggregate] = application.aggregates
   const [readModel] = readModelsOf(application)
-  const query = hasAlerts(application)
-    ? "select * from alerts order by score desc limit 5"
-    : readModel && queryOf(readModel)
+  const query = readModel && queryOf(readModel)
   return [
     `Millrace is running.`,
     `  send events    POST ${url}/v1/events`,
@@ -185,7 +183,7 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptio
     const fed = yield* feed(file, { url, topic, speed: "max" })
     if (fed.rejected > 0) {
       return yield* new CommandFailed({
-        message: `the gateway rejected ${fed.rejected} records of ${file}, for example ${fed.examples[0]}`,
+        message: `the gateway rejected ${counted(fed.rejected, "record")} of ${file}, for example ${fed.examples[0]}`,
         exitCode: exitCodes.rejected
       })
     }
@@ -210,7 +208,13 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptio
     events_per_second: Math.round(fed.accepted / seconds),
     // programs read it after a run; only the embedded database's password is nobody else's
     database_url: options.once && system.database.embedded ? system.database.url : maskSecrets(system.database.url),
-    fed
+    fed,
+    // for people: what is of this run, and what waits for them
+    here: {
+      late: after.late - before.late,
+      dead_letters: after.deadLetters - before.deadLetters,
+      open: after.openDeadLetters
+    }
   }
 })
 
@@ -225,17 +229,22 @@ const everySeconds = (seconds: number, line: (progress: Progress) => string) => 
 }
 
 const countsOf = Effect.fnUntraced(function* ({ application, database: { sql } }: System) {
-  return { ...(yield* countEvents(sql)), alerts: hasAlerts(application) ? yield* countRows(sql, "alerts") : undefined }
+  const hasTable = hasAlerts(application) && readModelsOf(application).some(({ name }) => name === "alerts")
+  return { ...(yield* countEvents(sql)), alerts: hasTable ? yield* countRows(sql, "alerts") : undefined }
 })
 
-type DevResult = Omit<Effect.Success<ReturnType<typeof sendFiles>>, "fed">
-const summary = (result: DevResult) =>
-  `\n${result.events} events in ${result.seconds} s (${result.events_per_second}/s): ` +
-  `${result.alerts === undefined ? "" : `${result.alerts} alerts, `}${counted(result.duplicates, "duplicate")}, ` +
+type Sent = Effect.Success<ReturnType<typeof sendFiles>>
+type DevSummary = Omit<Sent, "fed" | "here"> & Sent["here"]
+const summary = (result: DevSummary, flag: string) =>
+  `\n${counted(result.events, "event")} in ${result.seconds} s (${result.events_per_second}/s): ` +
+  `${result.alerts === undefined ? "" : `${counted(result.alerts, "alert")}, `}${counted(result.duplicates, "duplicate")}, ` +
   `${result.late} late for a window, ${counted(result.dead_letters, "dead letter")}` +
+  (result.open === 0
+    ? ""
+    : `\n${counted(result.open, "dead letter")} ${result.open === 1 ? "waits" : "wait"} for a decision: ${ownCommand} dlq list${flag}`) +
   (result.duplicates > 0 && result.duplicates === result.events
     ? "\nAll events were in the log already. To process them again use another --data DIR, or delete this one."
     : "") +
   "\n"
 const rejections = ({ examples, rejected }: FeedResult) =>
-  `The gateway rejected ${rejected} events, which are not in the log:\n  ${examples.join("\n  ")}`
+  `The gateway rejected ${counted(rejected, "event")}, which ${rejected === 1 ? "is" : "are"} not in the log:\n  ${examples.join("\n  ")}`

@@ -10,6 +10,7 @@ import { asUnprepared, exitCodes, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { explanationText, keyArguments } from "./explanation-text.ts"
 import { print } from "./print.ts"
+import { counted } from "../text/counted.ts"
 
 /** The flags and arguments of the command. */
 export interface ExplainFlags {
@@ -63,6 +64,6 @@ const progressOf = (name: string) => {
   return (done: number, total: number) => {
     if (Date.now() - last < progressMs) return
     last = Date.now()
-    process.stderr.write(`millrace: replayed ${done} of ${total} records of ${name}\n`)
+    process.stderr.write(`millrace: replayed ${done} of ${counted(total, "record")} of ${name}\n`)
   }
 }

@@ -8,6 +8,7 @@ import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { openObserved } from "../system/observed.ts"
 import { CommandFailed } from "./command-failure.ts"
 import { warn, writeOut } from "./print.ts"
+import { counted } from "../text/counted.ts"
 
 /** The flags and the argument of the command. */
 export interface ExportFlags {
@@ -80,6 +81,6 @@ export const exportTopic = Effect.fnUntraced(function* ({ data, topic }: ExportF
     if (!(yield* flush)) return 0
   }
   yield* flush
-  yield* warn(`${count} events of ${topic}`)
+  yield* warn(`${counted(count, "event")} of ${topic}`)
   return 0
 })

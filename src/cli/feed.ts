@@ -6,6 +6,7 @@ import { maskSecrets } from "../text/secrets.ts"
 import { rateText } from "../text/rate.ts"
 import type { Progress } from "./progress.ts"
 import { terminalText } from "./terminal-text.ts"
+import { counted } from "../text/counted.ts"
 
 /** What the gateway answered to the events sent so far. */
 export interface FeedResult {
@@ -174,7 +175,7 @@ const post = async (
     const text = answer instanceof Error ? "" : await answer.text().catch(() => "")
     if (answer instanceof Response && answered.has(answer.status) && text.includes('"accepted":'))
       return resultOf(text, lines)
-    const sent = `the log has ${before} events of it, up to line ${lines[0]!.number - 1}`
+    const sent = `the log has ${counted(before, "event")} of it, up to line ${lines[0]!.number - 1}`
     const reason = reasonToRepeat(answer)
     if (reason === undefined) {
       const { status } = answer as Response

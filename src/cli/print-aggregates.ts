@@ -1,7 +1,6 @@
 // Prints the events of an application's aggregates as they are appended, for people who watch `millrace dev`.
 import { sealedField } from "../erasure/sealed.ts"
 import * as Effect from "effect/Effect"
-import { aggregateHeaders } from "../log/envelope.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Aggregate } from "../model/aggregate.ts"
 import { aggregatesOf } from "../model/application.ts"
@@ -12,7 +11,7 @@ import { terminalLine } from "./terminal-text.ts"
 
 /**
  * Prints a line for each new event of the application's aggregates until interrupted. How to send a command is printed after the first event of an
- * aggregate, and after the first of each type that a policy has caused.
+ * aggregate.
  */
 export const watchAggregates = Effect.fnUntraced(function* (
   system: System,
@@ -27,17 +26,13 @@ export const watchAggregates = Effect.fnUntraced(function* (
         yield* print(lineOf(aggregate, record))
         // no person answers what Millrace itself appends
         if (aggregate.name === Erasures.name) continue
-        const isAutomatic = policies.has(record.headers[aggregateHeaders.actor] ?? "")
-        const kind = `${aggregate.name} ${isAutomatic ? typeOf(record) : ""}`
-        if (shown.has(kind) || (!isAutomatic && shown.has(aggregate.name))) continue
-        shown.add(kind).add(aggregate.name)
-        const example = exampleOf(aggregate, record.key ?? "", flag)
-        if (example !== undefined) yield* print(example)
+        if (shown.has(aggregate.name) || Object.keys(aggregate.commands).length === 0) continue
+        shown.add(aggregate.name)
+        yield* print(exampleOf(aggregate, record.key ?? "", flag))
       }
     }
   })
   const shown = new Set<string>()
-  const policies = new Set(system.application.projections.map(({ projection }) => projection.name))
   const partitions = []
   for (const aggregate of aggregatesOf(system.application))
     for (const { end, partition } of yield* system.log.bounds(aggregate.name))
@@ -49,21 +44,15 @@ export const watchAggregates = Effect.fnUntraced(function* (
   )
 })
 
-/** The command line that sends a command: `acknowledge` if there is one, or the last that is declared. */
-const exampleOf = ({ commands, id, name }: Aggregate.Any, stream: string, flag: string): string | undefined => {
-  const command = Object.hasOwn(commands, "acknowledge") ? "acknowledge" : Object.keys(commands).at(-1)
-  if (command === undefined) return undefined
-  const fields = Object.keys(commands[command]!).filter((field) => field !== id)
-  const given = fields.map((field) => `${field}=${field === "at" ? Date.now() : field === "by" ? "you" : "…"}`)
-  return terminalLine(
-    `  answer it: ${ownCommand} aggregate send${flag} ${name} ${stream} ${command} ${given.join(" ")}`
+/** The command line that sends a command, and the commands that there are. */
+const exampleOf = ({ commands, name }: Aggregate.Any, stream: string, flag: string): string =>
+  terminalLine(
+    `  send a command: ${ownCommand} aggregate send${flag} ${name} ${stream} COMMAND; its commands are ${Object.keys(commands).join(", ")}`
   )
-}
 const fieldText = (value: unknown): string => {
   if (typeof value === "number") return String(Math.round(value * 100) / 100)
   return typeof value === "string" ? value : JSON.stringify(value)
 }
-const typeOf = ({ value }: LogRecord): string => String((JSON.parse(value ?? "{}") as { readonly type?: unknown }).type)
 const lineOf = ({ id, name }: Aggregate.Any, { eventTime, key, value }: LogRecord): string => {
   const { [sealedField]: sealed, type, ...fields } = JSON.parse(value ?? "{}") as Record<string, unknown>
   const rest = Object.entries(fields)

@@ -6,6 +6,7 @@ import type { StoredRebuild } from "../postgres/store/rebuild.ts"
 import type { RebuiltKeys } from "../system/rebuild-keys.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
 import type { RebuildPlan } from "../system/rebuild-plan.ts"
+import { countedLarge } from "../text/counted.ts"
 
 const sizeText = (bytes: number) =>
   bytes < 1 << 20
@@ -26,9 +27,10 @@ const timeText = ({ rate_from: origin, seconds, seconds_at_best: best }: Rebuild
     : `about ${estimate(seconds)}`
 const replayLines = (plan: RebuildPlan) => [
   ...plan.topics.map(
-    (one) => `  replay   ${grouped(one.events)} records of ${one.topic} (${one.partitions} partitions)`
+    (one) =>
+      `  replay   ${countedLarge(one.events, "record")} of ${one.topic} (${countedLarge(one.partitions, "partition")})`
   ),
-  `  time     ${timeText(plan)}, at ${grouped(plan.events_per_second)} events a second: ${rateOrigin[plan.rate_from]}`
+  `  time     ${timeText(plan)}, at ${countedLarge(Math.round(plan.events_per_second), "event")} a second: ${rateOrigin[plan.rate_from]}`
 ]
 /** A plan as a few lines. */
 export const planText = (plan: RebuildPlan): string => {
@@ -44,7 +46,7 @@ export const planText = (plan: RebuildPlan): string => {
         ? ""
         : `; ${grouped(keys.unknown)} ${keys.unknown === 1 ? "is" : "are"} unknown to the log, and left as ${keys.unknown === 1 ? "it is" : "they are"}`
     lines.push(
-      `  keys     ${grouped(keys.found)} of ${grouped(keys.given)} keys have ${grouped(keys.events)} events${unknown}`
+      `  keys     ${grouped(keys.found)} of ${countedLarge(keys.given, "key")} ${keys.found === 1 ? "has" : "have"} ${countedLarge(keys.events, "event")}${unknown}`
     )
     lines.push(`  then     their rows are put into a copy of build ${live.build}, which is build ${build}`)
   }
@@ -67,8 +69,8 @@ export const progressOf = (progress: RebuildProgress): Progress => {
 }
 const progressText = ({ left, perSecond, processed, secondsLeft, state, waits }: RebuildProgress): string =>
   state === "paused"
-    ? `paused, with ${grouped(left)} records to go`
-    : `${grouped(processed)} records replayed, ${grouped(left)} to go, ${grouped(perSecond)} a second` +
+    ? `paused, with ${countedLarge(left, "record")} to go`
+    : `${countedLarge(processed, "record")} replayed, ${grouped(left)} to go, ${grouped(perSecond)} a second` +
       (secondsLeft === undefined ? "" : `, about ${estimate(secondsLeft)} left`) +
       (waits === undefined ? "" : `; waits: ${waits}`)
 
@@ -92,12 +94,13 @@ export const rebuiltText = (
   until === null
     ? [
         ...tables.map(
-          (one) => `${one.name}: ${grouped(one.removed)} rows of the keys were replaced by ${grouped(one.inserted)}`
+          (one) =>
+            `${one.name}: ${countedLarge(one.removed, "row")} of the keys ${one.removed === 1 ? "was" : "were"} replaced by ${grouped(one.inserted)}`
         ),
         followingText(name, { build, events, live, seconds })
       ].join("\n")
-    : `build ${build} of ${name} has what the log stored before ${until}: ${grouped(events)} records in ${estimate(seconds)}\n` +
+    : `build ${build} of ${name} has what the log stored before ${until}: ${countedLarge(events, "record")} in ${estimate(seconds)}\n` +
       `read its tables as ${name}_v${build}.TABLE, for example with millrace sql; delete it with: millrace retire ${name} ${build} --drop`
 const followingText = (name: string, { build, events, live, seconds }: Rebuilt): string =>
-  `build ${build} of ${name} is where build ${live} is: ${grouped(events)} records in ${estimate(seconds)}. It follows from now on, wherever the projection runs\n` +
+  `build ${build} of ${name} is where build ${live} is: ${countedLarge(events, "record")} in ${estimate(seconds)}. It follows from now on, wherever the projection runs\n` +
   `compare both with: millrace diff ${name}; then: millrace promote ${name}, or give it up with: millrace rebuild ${name} --cancel`

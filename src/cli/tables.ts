@@ -4,6 +4,7 @@ import { dataFlag, durationText, type Finding } from "../system/findings.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
 import { terminalText } from "./terminal-text.ts"
+import { counted } from "../text/counted.ts"
 
 /** A table of rows, with the values of each in the order of the columns. NULL is empty. */
 export const tableOf = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<unknown>>): string => {
@@ -88,7 +89,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     ...buildLines(builds),
     ...relays.map(
       ({ halted, lag, oldest_ms, target }) =>
-        `relay to ${target}: ${lag} messages behind${oldest_ms === null ? "" : `, the oldest for ${durationText(oldest_ms)}`}` +
+        `relay to ${target}: ${counted(lag, "message")} behind${oldest_ms === null ? "" : `, the oldest for ${durationText(oldest_ms)}`}` +
         (halted === null ? "" : `, halted: ${halted}`)
     ),
     ...processes.map(processLine),
@@ -96,7 +97,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     ...(timers.waiting + timers.due === 0
       ? []
       : [
-          `timers and sent commands: ${timers.waiting} wait, ${timers.due} due, ${timers.failing} failing; millrace timers list${dataFlag(embeddedDir)} shows them`
+          `timers and sent commands: ${timers.waiting} wait${timers.waiting === 1 ? "s" : ""}, ${timers.due} due, ${timers.failing} failing; millrace timers list${dataFlag(embeddedDir)} shows them`
         ]),
     ...problems.map((one) => findingLine("problem", one)),
     ...notices.map((one) => findingLine("note", one)),

@@ -1,6 +1,7 @@
 // Rules that every adapter of the log follows: what may be declared and appended, and how a batch is split. Pure.
 import { afterString } from "./json.ts"
 import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } from "./log.ts"
+import { counted } from "../text/counted.ts"
 
 /** The default of `ReadOptions.maxBytes`. */
 export const defaultMaxBytes = 1 << 20
@@ -39,7 +40,7 @@ export const specConflict = (
   }
   if (there.partitions === spec.partitions) return undefined
   return (
-    `the topic has ${there.partitions} partitions but is declared with ${spec.partitions}, which would break the order of its keys; ` +
+    `the topic has ${counted(there.partitions, "partition")} but is declared with ${spec.partitions}, which would break the order of its keys; ` +
     `declare ${there.partitions}, or give the new topic another name and copy the events`
   )
 }

@@ -2,6 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type { LogError, TopicSpec } from "./log.ts"
 import { specConflict } from "./rules.ts"
+import { counted } from "../text/counted.ts"
 
 /** A setting of a topic that differs from its declaration, by the log's own name for it. */
 export interface SettingChange {
@@ -83,7 +84,7 @@ export const planChange = (
     ...(replication === undefined || there.replication === undefined || there.replication === replication
       ? []
       : [
-          `the topic has ${there.replication} replicas but ${replication} are declared; move its partitions with kafka-reassign-partitions.sh`
+          `the topic has ${counted(there.replication, "replica")} but ${replication} ${replication === 1 ? "is" : "are"} declared; move its partitions with kafka-reassign-partitions.sh`
         ])
   ]
   const changes = grows || there.settings.length > 0

@@ -39,6 +39,7 @@ import type { Row } from "../model/recorder.ts"
 import { InlineRows } from "./inline.ts"
 import * as MemoryLog from "./log.ts"
 import * as MemoryKeys from "./subject-keys.ts"
+import { counted } from "../text/counted.ts"
 
 /** What a command answered: the events from `firstVersion` on, or nothing but the version it was decided on. */
 interface Answered {
@@ -85,7 +86,7 @@ const makeStreams = (log: Log["Service"]) => {
       })
     if (there !== undefined) {
       return yield* failed(
-        `its topic has ${there.partitions} partitions but is declared with ${partitions}, which would break the order of its streams; declare ${there.partitions}`
+        `its topic has ${counted(there.partitions, "partition")} but is declared with ${partitions}, which would break the order of its streams; declare ${there.partitions}`
       )
     }
     yield* log

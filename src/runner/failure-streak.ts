@@ -1,6 +1,7 @@
 // Counts events that fail one after another, so that a projection that cannot work halts instead of parking its whole log. Pure.
 import { describeError } from "../dead-letter/event-failure.ts"
 import type { FailureStreak } from "./store.ts"
+import { counted } from "../text/counted.ts"
 
 /** How many events may fail one after another for the same reason before the next one halts the partition. */
 export const defaultHaltAfter = 1_000
@@ -129,7 +130,7 @@ export const streakReason = ({ count, first, message, total }: FailureStreak): s
       ? [total, "and none before them succeeded; the last reason began"]
       : [count, "for the same reason, the first"]
   return (
-    `${events} events failed one after another, ${why} at position ${first}: ${message}. ` +
+    `${counted(events, "event")} failed one after another, ${why} at position ${first}: ${message}. ` +
     "Later events wait and are not parked. Correct what is wrong and run `millrace dlq retry`, or raise `haltAfter` in the projection's `failure`"
   )
 }

@@ -19,7 +19,8 @@ import { clientError } from "./http/client-error.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
-import { ListenFailed, PortInUse } from "./errors.ts"
+import type { ListenFailed, PortInUse } from "./errors.ts"
+import { listenError } from "./port.ts"
 import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
@@ -389,10 +390,7 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
       const address = app.server.address()
       return typeof address === "object" && address !== null ? address.port : port
     },
-    catch: (cause) =>
-      (cause as { readonly code?: string }).code === "EADDRINUSE"
-        ? new PortInUse({ host, port })
-        : new ListenFailed({ host, port, cause })
+    catch: (cause) => listenError(host, port, cause)
   })
 
 const serving = Effect.fnUntraced(function* (

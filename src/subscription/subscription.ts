@@ -26,6 +26,7 @@ import { checkedCount } from "../model/options.ts"
 import { assertOptions } from "../model/declaration.ts"
 import type { Topic } from "../model/topic.ts"
 import { assertHandler, handlerResult } from "../model/user-code.ts"
+import { counted } from "../text/counted.ts"
 
 /** A durable subscription of a topic. A message that was acknowledged under its name is not delivered again, to any process. */
 export interface Subscription<in out V> extends Omit<SubscribeOptions, "topic"> {
@@ -194,7 +195,10 @@ const messageHandler = <V, E, R>(
     const text = `subscription ${name}: message ${positionText(message)} of ${topic.name} failed after ${redeliveries} redeliveries`
     yield* Effect.logWarning(text, exit.cause)
     if (redeliveries >= maxRedeliveries) {
-      yield* consumer.deadLetter([message], `redelivered ${redeliveries} times, and failed: ${textOf(exit.cause)}`)
+      yield* consumer.deadLetter(
+        [message],
+        `redelivered ${counted(redeliveries, "time")}, and failed: ${textOf(exit.cause)}`
+      )
       return true
     }
     yield* consumer.negativeAcknowledge([message])

@@ -2,6 +2,7 @@
 import { candidateOf, type StoredBuild } from "../postgres/store/builds.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import { dataFlag, isAlive } from "./findings.ts"
+import { counted } from "../text/counted.ts"
 
 /** What is known of a projection with a follower. */
 export interface DeploymentFacts {
@@ -55,7 +56,8 @@ export const deploymentOf = ({
     }
   }
   const follows = `${buildText(candidate)} follows ${buildText(live)}, which readers see`
-  const ready = toGo === undefined ? "" : toGo === 0 ? "; it has caught up" : `; it has ${toGo} records to go`
+  const ready =
+    toGo === undefined ? "" : toGo === 0 ? "; it has caught up" : `; it has ${counted(toGo, "record")} to go`
   const next = `${toGo === 0 ? "" : "when it has caught up, "}${command("diff")}, then ${command("promote")}`
   if (here?.includes(live.number) === true) {
     const then =

@@ -19,6 +19,7 @@ import { assertRegistered } from "./identity.ts"
 import { openObserved, readStatus } from "./observed.ts"
 import { openLog } from "./open-log.ts"
 import { specsOf } from "./topics.ts"
+import { counted } from "../text/counted.ts"
 
 /** Connections that one process needs, as `openDatabase` counts them. */
 const connectionsOfProcess = 12
@@ -84,7 +85,11 @@ const topicsCheck = (application: Application.Any, sql: Sql) =>
     const { on, topics } = yield* openLog(Effect.succeed(sql), { aggregates: "none" })
     const plans = yield* topics.plan(specsOf(application, on))
     const others = plans.filter(differs)
-    if (others.length === 0) return passed("topics", `${plans.length} topics on ${on} are as declared`)
+    if (others.length === 0)
+      return passed(
+        "topics",
+        `${counted(plans.length, "topic")} on ${on} ${plans.length === 1 ? "is" : "are"} as declared`
+      )
     return others.map(({ action, notes, settings, topic }) => {
       const what =
         action === "create"
@@ -106,13 +111,18 @@ const statusCheck = (database: Database) =>
     const letters = dead_letters + parked_messages
     return [
       ...(problems.length === 0
-        ? [passed("status", `${builds.size} builds of projections, and the relays: nothing is halted or late`)]
+        ? [
+            passed(
+              "status",
+              `${counted(builds.size, "build")} of projections, and the relays: nothing is halted or late`
+            )
+          ]
         : problems.map(({ message, try: advice, what }) =>
             wrong("status", `${what}: ${message}`, advice ?? `millrace status${flag}`)
           )),
       letters === 0
         ? passed("dead letters", "none is open")
-        : wrong("dead letters", `${letters} wait for a decision`, `millrace dlq list${flag}`)
+        : wrong("dead letters", `${letters} wait${letters === 1 ? "s" : ""} for a decision`, `millrace dlq list${flag}`)
     ]
   })
 

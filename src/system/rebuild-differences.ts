@@ -12,6 +12,7 @@ import { readUnjournalled } from "../postgres/store/lookups.ts"
 import type { RebuildPosition } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
 import { momentText } from "./rebuild-until.ts"
+import { counted, countedLarge } from "../text/counted.ts"
 
 /** What a replay gives otherwise, by the declaration alone. */
 export const notReproducedOf = (
@@ -42,7 +43,7 @@ const unjournalledOf = Effect.fnUntraced(function* (
   const found = Map.groupBy(yield* readUnjournalled(sql, name, lookups, starts), ({ lookup }) => lookup)
   return [...found].map(([lookup, some]) => {
     const events = some.reduce((sum, { from, to }) => sum + to - from, 0)
-    return `lookups in ${lookup}: ${events} events were processed before lookups were journalled, or without this one, and see today's values`
+    return `lookups in ${lookup}: ${counted(events, "event")} ${events === 1 ? "was" : "were"} processed before lookups were journalled, or without this one, and ${events === 1 ? "sees" : "see"} today's values`
   })
 })
 
@@ -94,7 +95,7 @@ export const beginDifferences = (
     return [`the log has no records from before ${from}, so it begins with the first record that the log has`]
   const canBeLate = writes.some((target) => target.kind === "window" && target.shape.type !== "global")
   return [
-    `${leftOut.toLocaleString("en-US")} records from before ${from} are left out. Its tables begin empty: rows that only events from before ${from} made are not in them, and counts, sums and all that earlier events add to a row begin there`,
+    `${countedLarge(leftOut, "record")} from before ${from} ${leftOut === 1 ? "is" : "are"} left out. Its tables begin empty: rows that only events from before ${from} made are not in them, and counts, sums and all that earlier events add to a row begin there`,
     ...(canBeLate ? [`events count as late only by events from ${from} on`] : []),
     ...(dedupe === undefined ? [] : [`duplicates of events from before ${from} count as new events`])
   ]

@@ -13,6 +13,7 @@ import { countTimersOf, deleteTimersOf } from "../postgres/events/timer-decision
 import { discardOpen, freeze, readUnpublishedOf, readVersions, type StoredVersion } from "../postgres/store/retire.ts"
 import { NotRetired } from "./errors.ts"
 import { isAlive } from "./findings.ts"
+import { counted } from "../text/counted.ts"
 
 /** What is retired, and how. */
 export interface RetireRequest {
@@ -97,7 +98,7 @@ const assertIdle = Effect.fnUntraced(function* (sql: Sql, name: string, asked: R
   const open = asked.reduce((sum, one) => sum + one.open, 0)
   if (open > 0)
     return yield* refuse(
-      `${open} dead letter${open === 1 ? "" : "s"} of projection ${name} ${open === 1 ? "is" : "are"} open, and nothing could process ${open === 1 ? "it" : "them"} afterwards`,
+      `${counted(open, "dead letter")} of projection ${name} ${open === 1 ? "is" : "are"} open, and nothing could process ${open === 1 ? "it" : "them"} afterwards`,
       `put the projection back and retry them, or: millrace dlq discard --projection ${name}`
     )
 })
@@ -141,7 +142,7 @@ export const retire = Effect.fnUntraced(function* (context: RetireContext, reque
   const [missing] = isEnd ? yield* readUnpublishedOf(sql, name, targets) : []
   if (missing !== undefined)
     return yield* refuse(
-      `${missing.messages} message${missing.messages === 1 ? "" : "s"} of projection ${name} ${missing.messages === 1 ? "is" : "are"} not published to ${missing.target} yet`,
+      `${counted(missing.messages, "message")} of projection ${name} ${missing.messages === 1 ? "is" : "are"} not published to ${missing.target} yet`,
       "run a relay until millrace status shows that none waits: millrace start --roles relay"
     )
   if (drop) yield* assertGateClosed(sql, name, dryRun)

@@ -2,6 +2,7 @@
 import type { FollowingSegments, MirroredPosition, OutboxPosition, Segment } from "../../relay/outbox.ts"
 import type { OutboxStream } from "../../relay/target.ts"
 import type { GroupOffset } from "../protocol/protocol.ts"
+import { counted } from "../../text/counted.ts"
 
 /** The consumer group that stores a projection's positions: topic and partition are the stream's source, the offset is the sequence. */
 export const groupOf = (prefix: string, projection: string): string => `${prefix}/${projection}`
@@ -74,5 +75,5 @@ export const targetProblem = (
     }
   if (partition === undefined || partition < partitions) return undefined
   const what = `message ${firstSeq} is for partition ${partition}`
-  return { reason: `${topic} has ${partitions} partitions, but ${what}: the topic was recreated with fewer` }
+  return { reason: `${topic} has ${counted(partitions, "partition")}, but ${what}: the topic was recreated with fewer` }
 }

@@ -33,6 +33,7 @@ import { answerOnly, inlineFailure, type InlineStatement, type InlineWriter, nam
 import { frozenCode, inlineParts, otherInlineCode } from "./inline-sql.ts"
 import { mayAllPass } from "./passing.ts"
 import { Lanes, waitingCommands } from "./lanes.ts"
+import { counted } from "../../text/counted.ts"
 
 /** How many appends to several streams are under way at once. */
 const atomicAtOnce = 4
@@ -143,7 +144,7 @@ export class Appender {
   }
 
   private busy(aggregate: string, count: number) {
-    const reason = `${count} appends wait already; append less often`
+    const reason = `${counted(count, "append")} wait${count === 1 ? "s" : ""} already; append less often`
     return new EventStoreError({ operation: "append", aggregate, retryable: true, reason })
   }
 

@@ -4,6 +4,7 @@ import type postgres from "postgres"
 import { LogError, type NewRecord, type LogPosition } from "../../log/log.ts"
 import { pack, type PackedRecords } from "./batch-codec.ts"
 import { logError } from "./errors.ts"
+import { counted } from "../../text/counted.ts"
 
 /** Limits of one row, in characters of values and in records. Further records go into further rows of the same statement. */
 const rowCharacters = 1 << 20
@@ -182,7 +183,7 @@ export const make = (
     Effect.callback((resume) => {
       if (records.length === 0) return resume(Effect.succeed([]))
       if (queue.length >= waiting) {
-        const reason = `${waiting} appends wait already; append less often, or several records at once`
+        const reason = `${counted(waiting, "append")} wait already; append less often, or several records at once`
         return resume(Effect.fail(new LogError({ operation: "append", topic: topic.name, retryable: true, reason })))
       }
       const characters = records.reduce((sum, record) => sum + (record.value?.length ?? 0), 0)

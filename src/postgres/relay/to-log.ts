@@ -13,6 +13,7 @@ import { splitSegment } from "./to-log-by-key.ts"
 /** The name of this target. */
 export const embedded = "embedded"
 export { outboxChannel } from "./outbox.ts"
+import { counted } from "../../text/counted.ts"
 
 /** Limits of a round, and a callback. */
 export interface LogTargetOptions {
@@ -43,7 +44,7 @@ const haltReason = ({
     case "topic":
       return `the topic ${target} does not exist; declare it in an application and run 'millrace migrate'`
     default:
-      return `${target} has ${partitions} partitions, but message ${first_seq} is for partition ${target_partition}: the topic was recreated with fewer partitions`
+      return `${target} has ${counted(partitions ?? 0, "partition")}, but message ${first_seq} is for partition ${target_partition}: the topic was recreated with fewer partitions`
   }
 }
 

@@ -9,6 +9,7 @@ import { arrayOf } from "../client/columns.ts"
 import { definitionOf, relationsOf, tablesDdl } from "./ddl.ts"
 import { storeDefinition } from "./definitions.ts"
 import { createSharedView, showBuild } from "./views.ts"
+import { counted } from "../../text/counted.ts"
 
 /** An arbitrary number that other programs are unlikely to use. `millrace.promote_flip` has it, too. */
 const ddlLock = 7_216_513_001
@@ -186,7 +187,7 @@ export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any
   const { version: declared } = declarationOf(projection)
   const number = Math.max(declared, ...known.map((build) => build.number + 1))
   if (number > mostNumber) {
-    const reason = `it has ${known.length} builds, and the next one's number, ${number}, is beyond ${mostNumber}; give the projection a new name`
+    const reason = `it has ${counted(known.length, "build")}, and the next one's number, ${number}, is beyond ${mostNumber}; give the projection a new name`
     return yield* new Mismatch({ what: `projection ${name}`, reason })
   }
   const build = buildOf(projection, number)

@@ -131,21 +131,32 @@ export const countDeadLetters = (sql: Sql): Effect.Effect<OpenDeadLetters, SqlEr
     return row!
   })
 
-/** What all projections have counted since the database was created. */
+/** What the live builds of all projections have counted since they began. */
 export interface EventCounts {
   readonly duplicates: number
   /** Contributions that came too late for a window. */
   readonly late: number
   /** Events that were parked, whatever was decided about them. */
   readonly deadLetters: number
+  /** Those of them that wait for a decision. */
+  readonly openDeadLetters: number
 }
-/** Counts duplicates, late contributions and dead letters of projections. */
+/** Counts duplicates, late contributions and dead letters of live builds. */
 export const countEvents = (sql: Sql): Effect.Effect<EventCounts, SqlError> =>
   query("count events", async () => {
     const [row] = await sql<Array<EventCounts>>`
-      select (select coalesce(sum(duplicates), 0)::int8 from millrace.progress) as duplicates,
-        (select count(*) from millrace.late_events) as late,
-        (select count(*) from millrace.dead_letters) as "deadLetters"`
+      with other as (
+        select b.name, b.version from millrace.projection b
+        where b.retired_at is not null or exists (select from millrace.live l where l.projection = b.name and l.version <> b.version)
+      ), letters as (
+        select status from millrace.dead_letters d where (d.projection, d.version) not in (select name, version from other)
+      )
+      select (
+          select coalesce(sum(duplicates), 0)::int8 from millrace.progress g where (g.projection, g.version) not in (select name, version from other)
+        ) as duplicates,
+        (select count(*) from millrace.late_events e where (e.projection, e.version) not in (select name, version from other)) as late,
+        (select count(*) from letters) as "deadLetters",
+        (select count(*) from letters where status in ('parked', 'retrying')) as "openDeadLetters"`
     return row!
   })
 /** Counts the rows of a read model. */

@@ -19,6 +19,7 @@ import { byPosition, messageOf, positionsOf } from "./message.ts"
 import { pack } from "../log/batch-codec.ts"
 import { deadLetterProperties } from "../../subscription/dead-letter.ts"
 import { notifyEnds } from "../log/notify.ts"
+import { counted } from "../../text/counted.ts"
 
 /** The options of a subscription, with defaults filled in. */
 export type ConsumerSettings = Required<SubscribeOptions>
@@ -238,7 +239,8 @@ export class PostgresConsumer implements Consumer {
     }
     const spent = this.ready.filter(({ redeliveries }) => redeliveries > settings.maxRedeliveries)
     this.ready = this.ready.filter(({ redeliveries }) => redeliveries <= settings.maxRedeliveries).toSorted(byPosition)
-    if (spent.length > 0) yield* this.moveToDeadLetters(spent, `redelivered ${settings.maxRedeliveries} times`)
+    if (spent.length > 0)
+      yield* this.moveToDeadLetters(spent, `redelivered ${counted(settings.maxRedeliveries, "time")}`)
   }, Effect.uninterruptible).bind(this)
 
   private readonly read = Effect.fnUntraced(function* (
@@ -299,7 +301,10 @@ export class PostgresConsumer implements Consumer {
       yield* notify(delayMs)
     }
     if (spent.length > 0)
-      yield* this.moveToDeadLetters(spent, `redelivered ${settings.maxRedeliveries} times and not acknowledged`)
+      yield* this.moveToDeadLetters(
+        spent,
+        `redelivered ${counted(settings.maxRedeliveries, "time")} and not acknowledged`
+      )
     yield* this.extend()
   }).bind(this)
 

@@ -16,6 +16,7 @@ import { fanOutError } from "./errors.ts"
 import { type HeldMessage, UnackedMessages, positionKey } from "./unacked.ts"
 import { positionOf, messageIdText } from "../client/message-id.ts"
 import type { ConsumeOptions, Outgoing, Received, Transport, TransportConsumer } from "../client/transport.ts"
+import { counted } from "../../text/counted.ts"
 
 /** The options of a subscription, with every default filled in. */
 export type SubscriptionSettings = Required<SubscribeOptions>
@@ -179,7 +180,7 @@ export class PulsarConsumer implements Consumer {
     if (typeof held === "string") return this.pull()
     const { maxRedeliveries } = this.options.settings
     if (held.redeliveries > maxRedeliveries) {
-      this.giveUp([held], `redelivered ${maxRedeliveries} times`).catch(() => this.unacked.add(held))
+      this.giveUp([held], `redelivered ${counted(maxRedeliveries, "time")}`).catch(() => this.unacked.add(held))
       return
     }
     this.unacked.add(held)
@@ -365,7 +366,7 @@ export class PulsarConsumer implements Consumer {
         if (one.redeliveries < maxRedeliveries)
           this.unacked.redeliver(one, from + redeliveryDelay(settings, one.redeliveries))
       const spent = held.filter(({ redeliveries }) => redeliveries >= maxRedeliveries)
-      await this.giveUp(spent, `redelivered ${maxRedeliveries} times and not acknowledged`)
+      await this.giveUp(spent, `redelivered ${counted(maxRedeliveries, "time")} and not acknowledged`)
       this.onProgress()
     })
 

@@ -6,6 +6,7 @@ import { Problem } from "../http/problem.ts"
 import type { Connection } from "./connection.ts"
 import { contentType, SseConnection } from "./sse.ts"
 import { WebSocketConnection } from "./websocket.ts"
+import { counted } from "../../text/counted.ts"
 
 /** A stream that is sent to a client. */
 export interface RunningStream {
@@ -42,7 +43,7 @@ export const streamRoutes = (
       throw new Problem(
         429,
         "overloaded",
-        `${taken} streams are open, which is the limit of this server`,
+        `${counted(taken, "stream")} ${taken === 1 ? "is" : "are"} open, which is the limit of this server`,
         "connect again after Retry-After seconds",
         5
       )

@@ -12,7 +12,7 @@ export interface CatalogTopic {
   readonly aggregate?: Aggregate.Any
   /** The projections that write the topic, or its aggregate; if there are any, the topic is derived and clients may not write it. */
   readonly writtenBy: ReadonlyArray<string>
-  /** The projections whose source the topic is. */
+  /** The projections that process its records, or look values of it up. */
   readonly readBy: ReadonlyArray<string>
   /** How far in the future an event may be dated. Milliseconds. */
   readonly maxAheadMs: number
@@ -55,7 +55,10 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
       draft.readBy.push(projection.name)
       draft.maxAheadMs = Math.min(draft.maxAheadMs ?? Infinity, projection.maxAheadMs)
     }
-    for (const { topic } of Object.values(projection.enrich)) at(topic)
+    for (const { topic } of Object.values(projection.enrich)) {
+      const { readBy } = at(topic)
+      if (!readBy.includes(projection.name)) readBy.push(projection.name)
+    }
     for (const topic of publishedBy(projection as Projection.Any)) at(topic).writtenBy.push(projection.name)
   }
   return found

@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { Problem } from "../http/problem.ts"
 import { operationProblem } from "./problems.ts"
+import { counted } from "../../text/counted.ts"
 
 /** How many jobs run at once, and how many that have ended are kept. */
 const most = { running: 8, ended: 50 }
@@ -90,7 +91,7 @@ export class Jobs {
       throw new Problem(
         429,
         "overloaded",
-        `${running.length} jobs run in this process, which is the most`,
+        `${counted(running.length, "job")} run${running.length === 1 ? "s" : ""} in this process, which is the most`,
         "wait until one has ended: GET /v1/operations/jobs"
       )
     const { run, ...described } = job

@@ -1,6 +1,7 @@
 // The routes for inspecting the log: the application's topics, and a page of one partition.
 import * as Effect from "effect/Effect"
 import type { FastifyInstance } from "fastify"
+import { isRetry } from "../../dead-letter/retry-record.ts"
 import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
@@ -60,7 +61,10 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
     )
     if ("_tag" in batch) throw readProblem(batch)
     const tenant = tenantFor(request, single(query["tenant"], "tenant"))
-    const records = withoutTimeMarks(batch.records).filter((record) => tenant === undefined || record.tenant === tenant)
+    // a retry record is a copy of an earlier record
+    const records = withoutTimeMarks(batch.records).filter(
+      (record) => !isRetry(record) && (tenant === undefined || record.tenant === tenant)
+    )
     const page = records.slice(0, limit)
     // the position after the last record of the page, or after all that was read
     const next = page.length === records.length ? batch.next : records[page.length]!.position

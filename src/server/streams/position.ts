@@ -5,6 +5,7 @@ import type { Log, PartitionBounds, Position } from "../../log/log.ts"
 import { positionAt } from "../../runner/in-append-order.ts"
 import { Problem } from "../http/problem.ts"
 import { readProblem } from "./problems.ts"
+import { counted } from "../../text/counted.ts"
 
 /** The position of an HTTP stream in its topic: for each partition, the position that comes next. */
 export type StreamPositions = Array<Position>
@@ -57,7 +58,7 @@ export const beginning = async (
   }
   const vector = parseStreamId(asked, bounds.length)
   if (vector === undefined) {
-    const message = `${JSON.stringify(asked)} is not a position in ${topic}, which has ${bounds.length} partitions`
+    const message = `${JSON.stringify(asked)} is not a position in ${topic}, which has ${counted(bounds.length, "partition")}`
     throw new Problem(
       400,
       "invalid_parameter",

@@ -27,7 +27,7 @@ export interface StreamParts {
 }
 
 /** The topic of `/v1/alerts`. */
-const alertsTopic = "alerts.v1"
+export const alertsTopic = "alerts.v1"
 /** Bytes that a stream reads from the log at once when it is behind. */
 const readBytes = 256 * 1024
 

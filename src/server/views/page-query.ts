@@ -110,6 +110,12 @@ const orderOf = (text: string | undefined, view: DeclaredView, columns: Readonly
   for (const part of text === undefined ? [] : text.split(",")) {
     const [, name = part, direction = "asc"] = /^(.*)\.(asc|desc)$/s.exec(part) ?? []
     const column = columns.find((one) => one.name === name)
+    const [, meant, other = ""] = /^(.*)\.([^.]*)$/s.exec(part) ?? []
+    if (column === undefined && columns.some((one) => one.name === meant))
+      throw invalidParameter(
+        `the parameter order has ${shown(part)}: ${shown(other)} is no direction`,
+        `use ${meant}.asc or ${meant}.desc`
+      )
     if (column === undefined)
       throw new Problem(
         400,

@@ -215,7 +215,7 @@ test.skipIf(isDeno)(
         code,
         output: "",
         errors:
-          `millrace: interrupted: the log has 3999 events of ${file}, perhaps also those of the request that was under way; 1 were rejected\n` +
+          `millrace: interrupted: the log has 3999 events of ${file}, perhaps also those of the request that was under way; 1 was rejected\n` +
           "try: send the file again: events that are in the log already are not counted twice where a projection deduplicates\n"
       })
     }

@@ -1,4 +1,7 @@
 // `millrace start` with one role each, as processes: what each serves for monitoring, and what the status says of those that are missing.
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { afterAll, beforeAll } from "vitest"
@@ -88,6 +91,16 @@ test("every role serves its own health and the metrics of the system; what is mi
     const refused = yield* Cli.run(environment, "start", ...config, "--roles", "relay", "--port", port)
     assert.strictEqual(refused.code, 1)
     assert.include(refused.errors, `port ${port} on 127.0.0.1 is in use by another program`)
+    // it is printed once, and before a database is created
+    const data = join(mkdtempSync(join(tmpdir(), "millrace-port-")), "state")
+    const developing = yield* Cli.run({}, "dev", ...config, "--data", data, "--port", port)
+    assert.strictEqual(developing.code, 1)
+    assert.strictEqual(
+      developing.errors,
+      `millrace: port ${port} on 127.0.0.1 is in use by another program\ntry: stop that program, or choose another port (--port N; 0 picks a free one)\n`
+    )
+    assert.isFalse(existsSync(data))
+    rmSync(dirname(data), { recursive: true })
 
     const relay = yield* started(environment, "relay", "--port", "0")
     yield* until(`${relay.url}/metrics`, (text) =>

@@ -98,6 +98,34 @@ describe("streams", () => {
     await own.stop()
   })
 
+  test("a retry record, which is a copy of an earlier record, is in no page of records and in no stream", async () => {
+    const record = alert("retried-1", "N21")
+    const all = await stream(`${server.url}/v1/alerts?from=latest`)
+    await all.frame()
+    await publish(server, [record])
+    await publish(server, [{ ...record, headers: { ...record.headers, "millrace-retry": "signals/0/0a1b2c3d" } }])
+    await publish(server, [alert("retried-2", "N21")])
+    expect(idsOf(await all.records(2))).toEqual(["retried-1", "retried-2"])
+    all.close()
+    const pages = await Promise.all(
+      Array.from({ length: 12 }, (_, partition) =>
+        get<{ readonly records: ReadonlyArray<{ readonly value: { readonly alert_id: string } }> }>(
+          `${server.url}/v1/topics/alerts.v1/records?partition=${partition}&limit=1000`
+        )
+      )
+    )
+    const ids = pages.flatMap(({ body }) => body.records.map(({ value }) => value.alert_id))
+    expect(ids.filter((id) => id.startsWith("retried-"))).toEqual(["retried-1", "retried-2"])
+  })
+
+  test("the list of topics says which projections read a topic, and which look values of it up", async () => {
+    const { body } = await get<{
+      readonly topics: ReadonlyArray<{ readonly name: string; readonly read_by: ReadonlyArray<string> }>
+    }>(`${server.url}/v1/topics`)
+    const readers = Object.fromEntries(body.topics.map(({ name, read_by: readBy }) => [name, readBy]))
+    expect([readers["events.raw.v1"], readers["features.entity.v1"]]).toEqual([["signals"], ["signals"]])
+  })
+
   test("records are filtered by tenant and by entity_id", async () => {
     const tenant = await stream(`${server.url}/v1/alerts?tenant=globex`)
     const entity = await stream(`${server.url}/v1/alerts?entity_id=F2`)

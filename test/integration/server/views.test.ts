@@ -138,6 +138,11 @@ describe("a page", () => {
     expect(await refusal("/accounts?cents.gr=1")).toEqual([400, "unknown_operator", "did you mean gt?"])
     expect(await refusal("/accounts?limt=1")).toEqual([400, "unknown_column", "did you mean limit?"])
     expect(await refusal("/accounts?order=cent.desc")).toEqual([400, "unknown_column", "did you mean cents?"])
+    expect(await refusal("/accounts?order=cents.desk")).toEqual([
+      400,
+      "invalid_parameter",
+      "use cents.asc or cents.desc"
+    ])
     expect(await refusal("/accounts?cents=abc")).toEqual([400, "invalid_parameter", "use a whole number"])
     expect((await get("/pg_authid")).status).toBe(404)
     expect((await get("/progress")).status).toBe(404)

@@ -6,6 +6,7 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type { Application } from "../../../src/model/application.ts"
 import { query, transaction } from "../../../src/postgres/client/client.ts"
+import { countEvents } from "../../../src/postgres/store/status.ts"
 import { embedded } from "../../../src/postgres/relay/to-log.ts"
 import type { Database } from "../../../src/system/database.ts"
 import { openObserved, readStatus } from "../../../src/system/observed.ts"
@@ -166,6 +167,33 @@ test("a changed projection is built as the next version, and the one before is r
       ((yield* Effect.flip(Effect.scoped(openSystem(first, database)))) as Error).message,
       /version 1 was retired, and build 2 of version 2 is live; if this is old code, deploy version 2; if it was changed, give it version 3$/
     )
+  }))
+
+test("what is counted of events is that of the live builds, whatever follows them or was retired", (database) =>
+  Effect.gen(function* () {
+    yield* processed(first, database, ["a"])
+    yield* Effect.scoped(openSystem(second, database))
+    yield* query("note events", () =>
+      database.sql
+        .unsafe(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, error, message, attempts, headers)
+        select 'orders', build, 'orders.events', 0, 90 + n, case n when 1 then 'parked' else 'discarded' end, 'E', 'm', 1, '{}'
+        from generate_series(1, 2) build, generate_series(1, 2) n;
+        insert into millrace.late_events (projection, version, topic, partition, position, number, window_name, window_size, key, contribution)
+        select 'orders', build, 'orders.events', 0, 90, 0, 'w', '1h', '{}', '{}' from generate_series(1, 2) build;
+        update millrace.progress set duplicates = version where projection = 'orders'`)
+    )
+    const before = yield* countEvents(database.sql)
+    assert.deepInclude(before, { late: 1, deadLetters: 2, openDeadLetters: 1 })
+    const perBuild = before.duplicates
+    yield* promoted(second, database)
+    assert.deepInclude(yield* countEvents(database.sql), {
+      duplicates: 2 * perBuild,
+      late: 1,
+      deadLetters: 2,
+      openDeadLetters: 1
+    })
+    yield* retiring(second, database, { version: 1 })
+    assert.deepInclude(yield* countEvents(database.sql), { duplicates: 2 * perBuild, late: 1, deadLetters: 2 })
   }))
 
 test("the tables of a build are not dropped while a transaction from before the promotion may read them", (database) =>

@@ -21,18 +21,40 @@ describe("a misspelled variable", () => {
     ["MILRACE_DATABASE_URL", "MILLRACE_DATABASE_URL"],
     ["millrace_database_url", "MILLRACE_DATABASE_URL"],
     ["MILLRACE_DATABASE_URI", "MILLRACE_DATABASE_URL"],
-    ["MILLRACE_PULSAR_TOKENS", "MILLRACE_PULSAR_TOKEN"]
+    ["MILLRACE_PULSAR_TOKENS", "MILLRACE_PULSAR_TOKEN"],
+    ["MILLRACE_DATABASE", "MILLRACE_DATABASE_URL"],
+    ["MILLRACE_DB_URL", "MILLRACE_DATABASE_URL"],
+    ["MILLRACE_DB", "MILLRACE_DATABASE_URL"],
+    ["MILLRACE_POSTGRES_URL", "MILLRACE_DATABASE_URL"],
+    ["MILLRACE_PG_URI", "MILLRACE_DATABASE_URL"],
+    ["MILLRACE_KAFKA", "MILLRACE_KAFKA_BROKERS"],
+    ["MILLRACE_PULSAR", "MILLRACE_PULSAR_URL"]
   ])("%s is refused with %s", (name, meant) => {
     const refused = misspelledVariable({ [name]: "x" })
     expect(refused?.message).toBe(`the environment variable ${name} is not one of Millrace's`)
     expect(refused?.try).toContain(`did you mean ${meant}?`)
   })
-  test.each(["MILLRACE_SERVICE_HOST", "MILLRACE_PORT_7070_TCP", "MILLRACE_EXPECT", "DATABASE_URL", "MILLRACE_URL"])(
-    "%s is left alone",
-    (name) => {
-      expect(misspelledVariable({ [name]: "x" })).toBeUndefined()
-    }
-  )
+  test.each(["MILLRACE_PORT", "MILLRACE_HTTP_PORT"])("%s is refused with the option that sets the port", (name) => {
+    expect(misspelledVariable({ [name]: "8080" })?.try).toBe(
+      `the option --port N of dev and start sets the port; unset ${name}`
+    )
+  })
+  test.each([
+    "MILLRACE_SERVICE_HOST",
+    "MILLRACE_SERVICE_PORT_HTTP",
+    "MILLRACE_PORT_7070_TCP",
+    "MILLRACE_PORT_7070_TCP_ADDR",
+    "MILLRACE_DB_SERVICE_HOST",
+    "MILLRACE_IMAGE",
+    "MILLRACE_EXPECT",
+    "DATABASE_URL",
+    "MILLRACE_URL"
+  ])("%s is left alone", (name) => {
+    expect(misspelledVariable({ [name]: "x" })).toBeUndefined()
+  })
+  test("a port that Kubernetes sets for a service called millrace is left alone", () => {
+    expect(misspelledVariable({ MILLRACE_PORT: "tcp://10.0.0.1:7070" })).toBeUndefined()
+  })
 })
 
 describe("values for Kafka that would go on without TLS, or without the password", () => {
