@@ -7,5 +7,4 @@ const withNoun = (text: string, count: number, noun: string) => `${text} ${noun}
 export const counted = (count: number, noun: string): string => withNoun(String(count), count, noun)
 
 /** As `counted`, with commas between thousands, for numbers that are large as a rule: `1,200 records`. */
-export const countedLarge = (count: number, noun: string): string =>
-  withNoun(grouped(count), count, noun)
+export const countedLarge = (count: number, noun: string): string => withNoun(grouped(count), count, noun)
