@@ -89,7 +89,7 @@ const isPassing = ({ expected, follows }: AppendRow, { actual }: VersionConflict
 const reused = (digest: string | null, row: AppendRow) =>
   digest !== null && row.digest !== null && digest !== row.digest
 
-/** Appends over a pool: one statement at a time in each of four lanes, and some for appends to several streams. */
+/** Appends over a pool: a few statements at a time, and some for appends to several streams. */
 export class Appender {
   /** How many statements were sent. */
   statements = 0

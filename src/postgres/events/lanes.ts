@@ -1,8 +1,14 @@
-// Gathers appends into statements: at most four are under way in a process, each with the commands that waited for it meanwhile.
+// Gathers appends into statements: two are under way in a process, or four while many commands wait, each with those that waited for it meanwhile.
 import type { AppendRow } from "./append-sql.ts"
 
-/** How many statements are under way at once. A partition's appends are in one lane, so that none waits for another's lock. */
+/**
+ * How many statements are under way at most. A partition's appends are in one lane, so that none waits for another's lock. Two lanes are a pair,
+ * which shares a statement while few commands wait: setting up a statement takes the server as long as running it for eight commands.
+ */
 const laneCount = 4
+const pairCount = laneCount / 2
+/** How many commands must wait in a lane for a statement without those of its pair. */
+const manyCommands = 50
 /** Limits of one statement: commands, and characters of their values. It takes at least one command. */
 const statementCommands = 200
 const statementCharacters = 4 << 20
@@ -71,11 +77,9 @@ export class Lanes<W extends Waiting<AppendRow>> {
   }
   add(command: W): void {
     const lane = command.row.partition % laneCount
-    this.queues[lane]!.push(command)
-    if (this.busy[lane] === true) return
-    this.busy[lane] = true
+    const count = this.queues[lane]!.push(command)
     // a microtask later, so that appends of other fibers in this turn of the event loop go into the same statement
-    queueMicrotask(() => void this.flush(lane))
+    if (count === 1 || count === manyCommands) queueMicrotask(() => this.flush(lane % pairCount))
   }
   /** Takes a command out that was not sent yet. */
   remove(command: W): void {
@@ -83,12 +87,26 @@ export class Lanes<W extends Waiting<AppendRow>> {
     const at = queue.indexOf(command)
     if (at >= 0) queue.splice(at, 1)
   }
-  private async flush(lane: number): Promise<void> {
-    while (this.queues[lane]!.length > 0) {
-      const { rest, taken } = takeStatement(this.queues[lane]!)
-      this.queues[lane] = rest
-      await this.send(taken)
+  /** Sends what waits in a pair's lanes that have no statement under way. */
+  private flush(pair: number): void {
+    const lanes = [pair, pair + pairCount]
+    const waiting = lanes.filter((lane) => this.queues[lane]!.length > 0)
+    const isMany = (lane: number) => this.queues[lane]!.length >= manyCommands
+    if (lanes.some((lane) => this.busy[lane])) {
+      // the statement under way is that of the other lane: a lane in which few commands wait shares the next one with it
+      for (const lane of waiting) if (this.busy[lane] === false && isMany(lane)) void this.run(pair, [lane])
+    } else if (waiting.some(isMany)) for (const lane of waiting) void this.run(pair, [lane])
+    else if (waiting.length > 0) void this.run(pair, waiting)
+  }
+  private async run(pair: number, lanes: ReadonlyArray<number>): Promise<void> {
+    const { rest, taken } = takeStatement(lanes.flatMap((lane) => this.queues[lane]!))
+    const left = new Set(rest)
+    for (const lane of lanes) {
+      this.busy[lane] = true
+      this.queues[lane] = this.queues[lane]!.filter((command) => left.has(command))
     }
-    this.busy[lane] = false
+    await this.send(taken)
+    for (const lane of lanes) this.busy[lane] = false
+    this.flush(pair)
   }
 }
