@@ -144,7 +144,7 @@ const measureLoads = Effect.fnUntraced(function* (store: Store, emmett: EmmettSt
       millrace: () => load(stream),
       snapshot: () => load(`${stream}-snapshot`)
     }
-    const times = events > 10_000 ? 1 : events > 100 ? 5 : 40
+    const times = events > 10_000 ? 1 : events > 100 ? 20 : 500
     const found = new Map<string, Array<number>>()
     // the first run is for the compilers
     for (let run = 0; run <= runs; run++)

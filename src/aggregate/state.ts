@@ -1,6 +1,7 @@
 // States of streams: folded from their events page by page, and from snapshots of the same shape.
 import { createHash } from "node:crypto"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import type { Aggregate } from "../model/aggregate.ts"
 import { redacted } from "../erasure/sealed.ts"
@@ -136,9 +137,13 @@ export const loadState = Effect.fnUntraced(function* <State>(
   const last = upTo === undefined ? {} : { upTo }
   let useSnapshot = from === undefined && appendedBy === undefined
   let folded = from ?? initialState<State>(aggregate)
+  let next: Fiber.Fiber<Loaded, LoadError> | undefined
   for (;;) {
     const start = useSnapshot ? { shape: shapeOf(aggregate) } : { from: folded.version + 1 }
-    const page = yield* store.load(aggregate.name, stream, { ...start, ...last, limit: pageEvents })
+    const page = yield* next === undefined
+      ? store.load(aggregate.name, stream, { ...start, ...last, limit: pageEvents })
+      : Fiber.join(next)
+    next = undefined
     if (useSnapshot && page.snapshot !== undefined) {
       const read = readSnapshot<State>(aggregate, page.snapshot)
       useSnapshot = false
@@ -148,11 +153,20 @@ export const loadState = Effect.fnUntraced(function* <State>(
     useSnapshot = false
     const events =
       appendedBy === undefined ? page.events : takeWhile(page.events, ({ appendedAt }) => appendedAt <= appendedBy)
+    const { version } = events.at(-1) ?? folded
+    const isLast = events.length < page.events.length || version >= Math.min(page.version, upTo ?? Infinity)
+    if (events.length > 0 && !isLast) {
+      // the database reads the next page while this one is folded
+      const following = store.load(aggregate.name, stream, { from: version + 1, ...last, limit: pageEvents })
+      next = yield* Effect.forkChild(following, { startImmediately: true })
+      yield* sending
+    }
     folded = yield* fold(aggregate, folded, events)
-    if (events.length < page.events.length || events.length === 0) return folded
-    if (folded.version >= Math.min(page.version, upTo ?? Infinity)) return folded
+    if (next === undefined) return folded
   }
 })
+/** Two turns of the event loop: the driver sends what was asked for after one. */
+const sending = Effect.promise(() => new Promise<void>((resolve) => void setImmediate(() => setImmediate(resolve))))
 const takeWhile = <A>(values: ReadonlyArray<A>, keep: (value: A) => boolean): ReadonlyArray<A> => {
   const end = values.findIndex((value) => !keep(value))
   return end === -1 ? values : values.slice(0, end)

@@ -29,7 +29,13 @@ export const retrying = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   { forMs, onRetry = () => Effect.void, while: isRetried = mayPass }: RetryingOptions<E>
 ): Effect.Effect<A, E, R> =>
+  // nearly always the first try succeeds, and needs no schedule
   effect.pipe(
-    Effect.tapError((error) => (isRetried(error) ? onRetry(error) : Effect.void)),
-    Effect.retry({ schedule: waits.pipe(Schedule.upTo({ duration: forMs })), while: isRetried })
+    Effect.catch((first) => {
+      let tries = 0
+      return Effect.suspend(() => (tries++ === 0 ? Effect.fail(first) : effect)).pipe(
+        Effect.tapError((error) => (isRetried(error) ? onRetry(error) : Effect.void)),
+        Effect.retry({ schedule: waits.pipe(Schedule.upTo({ duration: forMs })), while: isRetried })
+      )
+    })
   )

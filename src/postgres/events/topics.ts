@@ -48,8 +48,13 @@ export const make = (sql: Sql): AggregateTopics => {
               new EventStoreError({ operation: "declare", aggregate: topic, retryable, reason, cause })
           )
         ),
-    find: (operation, aggregate) =>
-      log.find("append", aggregate).pipe(
+    find: (operation, aggregate) => {
+      const known = log.known(aggregate)
+      if (known?.isAggregate === true) {
+        names.set(known.topicId, aggregate)
+        return Effect.succeed(known)
+      }
+      return log.find("append", aggregate).pipe(
         Effect.mapError((error) => {
           const { retryable, reason } = error._tag === "LogError" ? error : { retryable: false, reason: undeclared }
           return new EventStoreError({ operation, aggregate, retryable, reason, cause: error })
@@ -60,7 +65,8 @@ export const make = (sql: Sql): AggregateTopics => {
           () => new EventStoreError({ operation, aggregate, retryable: false, reason: undeclared })
         ),
         Effect.tap(({ topicId }) => Effect.sync(() => names.set(topicId, aggregate)))
-      ),
+      )
+    },
     nameOf: (topicId) => names.get(topicId) ?? String(topicId)
   }
 }

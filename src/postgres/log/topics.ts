@@ -38,7 +38,7 @@ const declareOne = async (sql: postgres.Sql, spec: TopicSpec): Promise<string | 
 
 /** The topics of a log. `bounds` and `find` fail with `UnknownTopic` for a topic that was not declared. */
 export const make = (sql: postgres.Sql) => {
-  const known = new Map<string, KnownTopic>()
+  const topics = new Map<string, KnownTopic>()
   const asking = new Map<string, { readonly answer: Promise<KnownTopic | undefined>; waiting: number }>()
 
   const declare = Effect.fnUntraced(function* (specs: ReadonlyArray<TopicSpec>) {
@@ -54,7 +54,7 @@ export const make = (sql: postgres.Sql) => {
     if (row === undefined) return undefined
     const numbers = { topicId: Number(row["topic_id"]), partitions: Number(row["partitions"]) }
     const topic = { ...numbers, name, isAggregate: row["aggregate"] === true }
-    known.set(name, topic)
+    topics.set(name, topic)
     return topic
   }
   /** Shares one query among all callers that ask for the same topic. A later caller joins them until the last of them has its answer. */
@@ -72,9 +72,13 @@ export const make = (sql: postgres.Sql) => {
         gone
       )
     })
+  /**
+   * A topic in memory. Callers keep their order: while some wait for the query, none may overtake them with the topic that it found, so it is
+   * undefined then.
+   */
+  const known = (name: string) => (asking.has(name) ? undefined : topics.get(name))
   const find = Effect.fnUntraced(function* (operation: LogError["operation"], name: string, partition = 0) {
-    // callers keep their order: while some wait for the query, none may overtake them with the topic that it found
-    const topic = (asking.has(name) ? undefined : known.get(name)) ?? (yield* asked(operation, name))
+    const topic = known(name) ?? (yield* asked(operation, name))
     if (topic === undefined) return yield* unknownTopic(name)
     const refused = partitionProblem(name, topic.partitions, partition)
     if (refused !== undefined) return yield* refused
@@ -89,7 +93,7 @@ export const make = (sql: postgres.Sql) => {
         select partition, start_position, next_position from millrace.log_head where topic_id = ${topicId} order by partition`
     )
     if (rows.length === 0) {
-      known.delete(name)
+      topics.delete(name)
       return yield* new UnknownTopic({ topic: name, reason: "the topic was deleted" })
     }
     return rows.map((row): PartitionBounds => ({
@@ -103,6 +107,6 @@ export const make = (sql: postgres.Sql) => {
     return topic === undefined ? yield* unknownTopic(name) : String(topic.topicId)
   })
   /** Removes a topic from memory: an append found that it had changed. */
-  const forget = (name: string) => void known.delete(name)
-  return { declare, find, bounds, identity, forget }
+  const forget = (name: string) => void topics.delete(name)
+  return { declare, find, known, bounds, identity, forget }
 }

@@ -59,6 +59,39 @@ describe("a state", () => {
     expect(await withStore(store)(load())).toEqual({ version: 20, state: { cents: 20, events: 20 } })
     expect(pages).toEqual([7, 7, 6])
   })
+  test("is folded from a page while the next one is read", async () => {
+    const order: Array<string> = []
+    const store = memoryStore((inner) => ({
+      load: (aggregate, stream, options) =>
+        Effect.suspend(() => {
+          order.push(`load ${options?.from ?? 1}`)
+          return inner.load(aggregate, stream, { ...options, limit: 2 })
+        })
+    }))
+    const evolve: typeof Wallet.evolve = (state, event) => {
+      order.push("fold")
+      return Wallet.evolve(state, event)
+    }
+    await append(store, cents(5))
+    expect(await withStore(store)(Aggregate.load({ ...Wallet, evolve }, "w"))).toMatchObject({ version: 5 })
+    expect(order).toEqual(["load 1", "load 3", "fold", "fold", "load 5", "fold", "fold", "fold"])
+  })
+  test("fails if a page cannot be read, or with the event that cannot be read in the page before", async () => {
+    const failure = new EventStoreError({ operation: "load", aggregate: "wallet", retryable: false, reason: "gone" })
+    const store = memoryStore((inner) => ({
+      load: (aggregate, stream, options) =>
+        (options?.from ?? 1) < 3 ? inner.load(aggregate, stream, { ...options, limit: 2 }) : Effect.fail(failure)
+    }))
+    await append(store, cents(3))
+    expect(await failsWith(store)(load())).toBe(failure)
+    expect(await withStore(store)(load({ version: 2 }))).toMatchObject({ version: 2 })
+    const evil = memoryStore((inner) => ({
+      load: (aggregate, stream, options) =>
+        (options?.from ?? 1) < 3 ? inner.load(aggregate, stream, { ...options, limit: 2 }) : Effect.never
+    }))
+    await append(evil, [eventOf("deposited", { cents: 666 }), ...cents(2)])
+    expect(await failsWith(evil)(load())).toBeInstanceOf(AggregateFailed)
+  })
   test("of many pages is loaded", async () => {
     const store = memoryStore()
     await append(store, cents(9_000))
