@@ -209,10 +209,9 @@ export const settle = Effect.fnUntraced(function* (
   const rejection = outcome.kind === "nothing" ? outcome.rejection : undefined
   if (digest !== undefined) {
     const decided = { version, ...(rejection === undefined ? {} : { rejection: answerOfRejection(rejection) }) }
-    const answer = yield* store.remember(aggregate.name, stream, commandId, digest, decided)
-    // the same command may have been answered otherwise since
-    if (answer.events.length > 0 || answer.version !== version || answer.rejection?.tag !== rejection?._tag)
-      return yield* answerAgain(chain, answer)
+    const answer = yield* store.remember(aggregate.name, stream, commandId, digest, decided, expected)
+    // a copy of the command was answered since
+    if (answer.repeated) return yield* answerAgain(chain, answer)
   }
   if (rejection !== undefined) return yield* Effect.fail(rejection)
   return executedOf(chain, { version, partition: 0, position: 0 }, [])

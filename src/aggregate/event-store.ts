@@ -140,6 +140,12 @@ export interface Answer extends DecidedNothing {
   readonly events: ReadonlyArray<RecordedEvent>
 }
 
+/** What `remember` returns: the command's answer, and whether it had it before. */
+export interface Remembered extends Answer {
+  /** The command was answered before: nothing was stored. */
+  readonly repeated: boolean
+}
+
 /** The tags of a boundary, with how often each had been appended to when the boundary was read. */
 export interface Boundary {
   /** Each tag with its aggregate, and how many events with it had been appended. */
@@ -251,16 +257,18 @@ export class EventStore extends Context.Service<
       query: { readonly tags: ReadonlyArray<string>; readonly types?: ReadonlyArray<string> }
     ) => Effect.Effect<{ readonly events: ReadonlyArray<RecordedEvent>; readonly boundary: Boundary }, EventStoreError>
     /**
-     * Stores what a command answered that appended nothing, for 7 days. Returns what its answer is now: another one if the same command was
-     * answered meanwhile.
+     * Stores what a command answered that appended nothing, for 7 days, unless it was answered before. Returns what its answer is. If `expected`
+     * is a version, the answer is stored only while the stream has this version; otherwise `remember` fails with `VersionConflict`, as an append
+     * does. So all copies of a command get the same answer. Default: `"any"`.
      */
     readonly remember: (
       aggregate: string,
       stream: string,
       commandId: string,
       digest: string,
-      answer: DecidedNothing
-    ) => Effect.Effect<Answer, LoadError>
+      answer: DecidedNothing,
+      expected?: Expected
+    ) => Effect.Effect<Remembered, LoadError | VersionConflict>
     /** Stores a snapshot, unless there is one of the same shape and a later version. */
     readonly saveSnapshot: (
       aggregate: string,

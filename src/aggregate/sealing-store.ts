@@ -99,6 +99,9 @@ export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
       const found = yield* store.readBoundary(aggregate, query)
       return { ...found, events: yield* openAll("read", found.events) }
     }),
-    remember: (...args) => Effect.flatMap(store.remember(...args), openAnswer)
+    remember: Effect.fnUntraced(function* (...args) {
+      const { repeated, ...answer } = yield* store.remember(...args)
+      return { ...(yield* openAnswer(answer)), repeated }
+    })
   })
 }

@@ -274,17 +274,20 @@ const makeStore = (log: Log["Service"], inline: InlineRows) => {
         Effect.catchTag("BoundaryMoved", Effect.die)
       ),
     appendAll,
-    remember: Effect.fnUntraced(function* (aggregate, id, commandId, digest, decided) {
+    remember: Effect.fnUntraced(function* (aggregate, id, commandId, digest, decided, expected = "any") {
       const problem = streamProblem(aggregate, id) ?? commandIdProblem(commandId)
       if (problem !== undefined) return yield* problem
       const topic = yield* topicOf(aggregate)
       const stream = streamOf(topic, id)
       const before = yield* answered(stream, commandId, digest)
-      if (before !== undefined) return answerOf(topic, id, before)
+      if (before !== undefined) return { ...answerOf(topic, id, before), repeated: true }
+      const actual = stream.events.length
+      if (typeof expected === "number" || expected === "noStream")
+        if (!fits(expected, actual)) return yield* new VersionConflict({ aggregate, stream: id, expected, actual })
       const rememberedAt = yield* Clock.currentTimeMillis
       const answer: Answered = { digest, firstVersion: decided.version + 1, decided, rememberedAt }
       stream.answers.set(commandId, answer)
-      return answerOf(topic, id, answer)
+      return { ...answerOf(topic, id, answer), repeated: false }
     }, one.withPermit),
     saveSnapshot: Effect.fnUntraced(function* (aggregate, id, snapshot) {
       const problem = streamProblem(aggregate, id)

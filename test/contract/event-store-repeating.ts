@@ -1,7 +1,10 @@
 // The part of the event store's contract about commands that are sent again, and about answers that are remembered.
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { EventStore } from "../../src/aggregate/event-store.ts"
+import * as Schema from "effect/Schema"
+import { Aggregate } from "../../src/aggregate/aggregate.ts"
+import { EventStore, type Expected } from "../../src/aggregate/event-store.ts"
+import { Event } from "../../src/model/event.ts"
 import { append, appendOf, commandId, events, fresh, type It, numbers, readAll } from "./event-store-support.ts"
 
 /** Repeated commands. */
@@ -147,20 +150,96 @@ export const eventStoreRepeating = (it: It) => {
       const [rejected, nothing, appended] = [commandId(), commandId(), commandId()]
       const rejection = { tag: "Taken", fields: { by: "half a pair \ud800 and NUL \0" } }
       const first = yield* store.remember(aggregate, "a", rejected, "d", { version: 3, rejection })
-      assert.deepInclude(first, { version: 3, position: -1, events: [], rejection })
+      const { repeated: _, ...answer } = first
+      assert.deepInclude(first, { version: 3, position: -1, events: [], rejection, repeated: false })
       yield* store.remember(aggregate, "a", nothing, "d", { version: 3 })
       yield* append(aggregate, "a", "any", events(1, 4))
-      assert.deepStrictEqual(yield* store.remember(aggregate, "a", rejected, "d", { version: 4 }), first)
-      assert.deepStrictEqual((yield* store.load(aggregate, "a", { commandId: rejected })).answered, first)
+      assert.deepStrictEqual(yield* store.remember(aggregate, "a", rejected, "d", { version: 4 }), {
+        ...answer,
+        repeated: true
+      })
+      assert.deepStrictEqual((yield* store.load(aggregate, "a", { commandId: rejected })).answered, answer)
       const late = yield* store.append(appendOf(aggregate, "a", "any", events(1), { digest: "d" }), nothing)
       assert.deepInclude(late, { firstVersion: 4, version: 3, position: -1, repeated: true })
       // of two tries of one command the first answer counts
       yield* store.append(appendOf(aggregate, "a", 4, events(1, 5), { digest: "d" }), appended)
-      const answer = yield* store.remember(aggregate, "a", appended, "d", { version: 5, rejection })
-      assert.strictEqual(answer.version, 5)
-      assert.isUndefined(answer.rejection)
-      assert.deepStrictEqual(numbers(answer.events), [5])
+      const later = yield* store.remember(aggregate, "a", appended, "d", { version: 5, rejection })
+      assert.deepInclude(later, { version: 5, repeated: true })
+      assert.isUndefined(later.rejection)
+      assert.deepStrictEqual(numbers(later.events), [5])
       assert.deepStrictEqual(numbers(yield* readAll(aggregate, "a")), [1, 2, 3, 4, 5])
+    })
+  )
+  it.effect(
+    "an answer without events is stored only while the stream has the expected version",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const [late, inTime, none] = [commandId(), commandId(), commandId()]
+      const remember = (id: string, expected: Expected, version = 2) =>
+        store.remember(aggregate, "a", id, "d", { version }, expected)
+      yield* remember(none, "noStream", 0)
+      yield* append(aggregate, "a", "any", events(2))
+      assert.isFalse((yield* remember(inTime, 2)).repeated)
+      yield* append(aggregate, "a", "any", events(1, 3))
+      const conflict = yield* Effect.flip(remember(late, 2))
+      assert.deepInclude(conflict, { _tag: "VersionConflict", stream: "a", expected: 2, actual: 3 })
+      assert.isUndefined((yield* store.load(aggregate, "a", { commandId: late })).answered)
+      assert.deepInclude(yield* Effect.flip(remember(late, "noStream", 0)), { _tag: "VersionConflict", actual: 3 })
+      // what was answered before stays the answer, whatever is expected
+      for (const expected of [2, 7, "noStream", "any"] as const)
+        assert.deepInclude(yield* remember(inTime, expected), { version: 2, repeated: true })
+      assert.deepInclude(yield* remember(none, 0), { version: 0, repeated: true })
+      assert.isFalse((yield* remember(late, "any")).repeated)
+    })
+  )
+  it.effect(
+    "copies of a command without events that are sent at once get one answer, while others append to the stream",
+    Effect.fnUntraced(function* () {
+      const aggregate = yield* fresh()
+      const store = yield* EventStore
+      const counter = Aggregate.make({
+        name: aggregate,
+        events: [Event.make("counted", { n: Schema.Int })],
+        commands: { keep: {} },
+        state: Schema.Null,
+        initial: null,
+        evolve: { counted: () => null },
+        decide: { keep: () => [] }
+      })
+      for (const [i, expected] of ([1, "any"] as const).entries()) {
+        const stream = `s${i}`
+        yield* append(aggregate, stream, "any")
+        const id = commandId()
+        const send = (through: EventStore["Service"]) =>
+          Aggregate.execute(counter, stream, { type: "keep" }, { commandId: id, expected }).pipe(
+            Effect.map(({ repeated, version }) => ({ answer: `nothing on ${version}`, repeated })),
+            Effect.catchTag("VersionConflict", ({ actual }) =>
+              Effect.succeed({ answer: `conflict with ${actual}`, repeated: undefined })
+            ),
+            Effect.provideService(EventStore, through)
+          )
+        // another process appends after this one has decided, and a third one answers a copy of the command meanwhile
+        const copies: Array<Effect.Success<ReturnType<typeof send>>> = []
+        const late: EventStore["Service"] = {
+          ...store,
+          remember: (...args) =>
+            Effect.gen(function* () {
+              yield* append(aggregate, stream, "any")
+              copies.push(yield* send({ ...store }))
+            }).pipe(Effect.orDie, Effect.provideService(EventStore, store), Effect.andThen(store.remember(...args)))
+        }
+        const first = yield* send(late)
+        const again = yield* send({ ...store })
+        assert.strictEqual(copies.length, 1)
+        const answers = [...copies, first, again].map(({ answer }) => answer)
+        assert.deepStrictEqual(answers, Array(3).fill(expected === 1 ? "conflict with 2" : "nothing on 2"))
+        if (expected === "any")
+          assert.deepStrictEqual(
+            [...copies, first, again].map(({ repeated }) => repeated),
+            [false, true, true]
+          )
+      }
     })
   )
 }

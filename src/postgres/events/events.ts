@@ -9,7 +9,7 @@ import {
   tagsOf
 } from "../../aggregate/event-rules.ts"
 import { EventStore } from "../../aggregate/event-store.ts"
-import { EventStoreError } from "../../aggregate/errors.ts"
+import { EventStoreError, VersionConflict } from "../../aggregate/errors.ts"
 import type { Application } from "../../model/application.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
@@ -78,24 +78,25 @@ const makeAppends = (topics: Topics.AggregateTopics, appender: Appender): Pick<S
 }
 
 const makeRemember = (sql: Sql, topics: Topics.AggregateTopics, load: Service["load"]): Service["remember"] =>
-  Effect.fnUntraced(function* (aggregate, stream, commandId, digest, { rejection, version }) {
+  Effect.fnUntraced(function* (aggregate, stream, commandId, digest, { rejection, version }, expected = "any") {
     const problem = streamProblem(aggregate, stream) ?? commandIdProblem(commandId)
     if (problem !== undefined) return yield* problem
     const { partitions, topicId } = yield* topics.find("remember", aggregate)
     const partition = partitionOf(stream, partitions)
     const answer = JSON.stringify(rejection === undefined ? {} : { rejection })
-    const parameters = [topicId, partition, stream, uuidOf(commandId), uuidOf(digest), version, answer]
-    yield* run("remember", aggregate, () =>
-      sql.unsafe(
-        "select millrace.remember_answer($1::int4, $2::int4, $3::text, $4::uuid, $5::uuid, $6::int8, $7::text)",
+    const mustBe = expected === "noStream" ? 0 : typeof expected === "number" ? expected : null
+    const parameters = [topicId, partition, stream, uuidOf(commandId), uuidOf(digest), version, answer, mustBe]
+    const [outcome] = yield* run("remember", aggregate, () =>
+      sql.unsafe<Array<{ readonly stored: boolean; readonly actual: number | null }>>(
+        "select stored, actual from millrace.store_answer($1::int4, $2::int4, $3::text, $4::uuid, $5::uuid, $6::int8, $7::text, $8::int8)",
         parameters,
-        {
-          prepare: true
-        }
+        { prepare: true }
       )
     )
+    const { actual, stored } = outcome!
+    if (actual !== null) return yield* new VersionConflict({ aggregate, stream, expected, actual })
     const { answered } = yield* load(aggregate, stream, { commandId, digest, limit: 1 })
-    if (answered !== undefined) return answered
+    if (answered !== undefined) return { ...answered, repeated: !stored }
     const reason = "the answer is gone: another program deletes rows of millrace.command"
     return yield* new EventStoreError({ operation: "remember", aggregate, retryable: true, reason })
   })

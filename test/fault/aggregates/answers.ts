@@ -19,9 +19,6 @@ const lasting = (answer: Answer): string => {
   return answer.kind === "rejected" ? `rejected ${answer.tag}` : answer.kind
 }
 
-/** Whether an answer says that nothing was appended, and is remembered. */
-const isRemembered = (answer: Answer): boolean =>
-  answer.kind === "rejected" || (answer.kind === "executed" && answer.count === 0)
 /** The answers so far. */
 export class Answers {
   readonly byId = new Map<string, Answered>()
@@ -44,9 +41,8 @@ export class Answers {
     const name = reply.kind === "executed" && reply.repeated ? "repeated" : reply.kind
     this.counts[name] = (this.counts[name] ?? 0) + 1
     const before = this.byId.get(id)
-    // refusals are not remembered: a stream that did not exist may exist later. A version that has passed never comes back; but an answer
-    // without events is decided without a lock, so a copy of the command may meet a later version before that answer is stored
-    const mayPassLater = before?.answer.kind === "conflict" && (request.expected === "exists" || isRemembered(reply))
+    // refusals are not remembered: a stream that did not exist may exist later. A version that has passed never comes back
+    const mayPassLater = request.expected === "exists" && before?.answer.kind === "conflict"
     if (before === undefined || mayPassLater) this.byId.set(id, { request, answer: reply })
     else if (lasting(before.answer) !== lasting(reply))
       differences.add("wrong", `${shown(request)} was answered ${lasting(before.answer)}, then ${lasting(reply)}`)
