@@ -19,6 +19,8 @@ test("an order that is paid cannot be cancelled", () => {
     .when({ type: "cancel", order_id: "o-1", reason: "changed my mind" })
     .thenRejected("OrderClosed", { was: "paid" })
 })
+// decide and evolve never throw, and what is decided can be stored and read, whatever commands come
+test("any commands", () => AggregateTest.check(Order))
 
 const cancel = { aggregate: "order", id: "o-1", command: { type: "cancel" } }
 test("an order that is not paid within 15 minutes is cancelled", () => {

@@ -5,7 +5,7 @@ import { Aggregate, Event, Personal } from "millrace"
 // What happened
 export const OrderPlaced = Event.make("order.placed", {
   order_id: Schema.String,
-  customer: Schema.String,
+  customer: Schema.NonEmptyString,
   email: Schema.optionalKey(Personal(Schema.String)),
   cents: Schema.Int
 })
@@ -31,7 +31,7 @@ export const Order = Aggregate.make({
   commands: {
     place: {
       order_id: Schema.String,
-      customer: Schema.String,
+      customer: Schema.NonEmptyString,
       email: Schema.optionalKey(Schema.String),
       cents: Schema.Int.check(Schema.isGreaterThan(0))
     },
