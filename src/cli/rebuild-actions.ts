@@ -12,7 +12,7 @@ import { rebuiltJson, replayedPart, runRebuild } from "../system/run-rebuild.ts"
 import { openSystem } from "../system/system.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { retrying } from "../postgres/client/retrying.ts"
-import { readRebuild, type RebuildLimits } from "../postgres/store/rebuild.ts"
+import { limitBounds, readRebuild, type RebuildLimits } from "../postgres/store/rebuild.ts"
 import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
@@ -53,8 +53,11 @@ const limitOf = (
   if (text === undefined) return Effect.undefined
   if (text === none) return Effect.succeed(null)
   const value = text.trim() === "" ? NaN : Number(text)
-  if (value > 0 && Number.isFinite(value)) return Effect.succeed(value)
-  return Effect.fail(usageError(`${flag} is '${text}'; it must be a number above 0, or ${none}`, `${flag} ${none}`))
+  const { least, most } = limitBounds
+  if (value >= least && value <= most) return Effect.succeed(value)
+  return Effect.fail(
+    usageError(`${flag} is '${text}'; it must be a number from ${least} to ${most}, or ${none}`, `${flag} ${none}`)
+  )
 }
 
 /** A time in the past that a flag names, in epoch milliseconds. */

@@ -15,7 +15,7 @@ import { commands, reads } from "./aggregates/routes.ts"
 import { Appender, type Appended } from "./gateway/appender.ts"
 import { BodyMemory } from "./http/body.ts"
 import { catalogOf } from "./http/catalog.ts"
-import { clientError } from "./http/client-error.ts"
+import { clientError, refuseExpectation } from "./http/client-error.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
@@ -278,6 +278,7 @@ const build = async (
     // the ids of aggregates are checked by their routes; a request line is limited by Node
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
   })
+  app.server.on("checkExpectation", refuseExpectation)
   const metrics = metricsOf(context)
   // the schemas are documentation; the topics decide which events are valid
   app.setValidatorCompiler(() => () => true)

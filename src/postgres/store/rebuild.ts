@@ -18,6 +18,8 @@ export interface StoredRebuild extends BuildId {
   /** How long an event may wait for the live build before the rebuild waits, in milliseconds; null: no limit. */
   readonly maxLiveLagMs: number | null
 }
+/** The smallest and the largest limit of a rebuild, in events a second or in seconds: beyond them the database's intervals overflow. */
+export const limitBounds = { least: 0.001, most: 1_000_000_000 }
 /** Limits to set; undefined: as before, null: none. */
 export interface RebuildLimits {
   readonly rate: number | null | undefined

@@ -3,6 +3,8 @@ import type { IncomingMessage } from "node:http"
 import type { Socket } from "node:net"
 import type { FastifyInstance } from "fastify"
 import type { WebSocket } from "ws"
+import { endWith } from "../http/client-error.ts"
+import { Problem } from "../http/problem.ts"
 import { type Connection, drainedOf, endMs, type EndOfStream, type StreamMessage } from "./connection.ts"
 
 /** Bytes of a message of a client: it has nothing to say. */
@@ -60,6 +62,11 @@ export const acceptWebSockets = async (app: FastifyInstance): Promise<void> => {
     errorHandler: () => {},
     // streams end themselves, with the reason
     preClose: (done) => done()
+  })
+  // in the form of all other problems; ws would answer with a text
+  app.websocketServer.on("wsClientError", ({ message }, socket) => {
+    const advice = "connect with a WebSocket client, version 13 of the protocol"
+    endWith(socket as Socket, new Problem(400, "invalid_request", message, advice), ["Sec-WebSocket-Version: 13"])
   })
 }
 

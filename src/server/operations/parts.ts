@@ -75,6 +75,13 @@ export const parametersOf = <Name extends string>(
     )
   const given = known.flatMap((name) => {
     const value = single(query[name], name)
+    if (value?.includes("\0") === true)
+      throw new Problem(
+        400,
+        "invalid_parameter",
+        `the parameter ${name} has the character NUL, which nothing in the database has`,
+        "leave the character out"
+      )
     return value === undefined ? [] : [[name, value] as const]
   })
   return Object.fromEntries(given) as Readonly<Partial<Record<Name, string>>>

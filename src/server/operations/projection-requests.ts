@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { FastifyRequest } from "fastify"
-import type { RebuildLimits } from "../../postgres/store/rebuild.ts"
+import { limitBounds, type RebuildLimits } from "../../postgres/store/rebuild.ts"
 import { InvalidOperation } from "../../system/errors.ts"
 import { momentOf } from "./parts.ts"
 import { described, flag, integer, list, nullable, number, object, oneOf, text, time } from "../http/json-schema.ts"
@@ -12,10 +12,10 @@ export const mostKeys = 100_000
 /** How long an operation may take, in milliseconds: by default, and at most. */
 export const times = { promote: 5_000, diff: 60_000, most: 600_000 }
 
-const position = Schema.Finite.check(Schema.isGreaterThan(0))
+const limit = Schema.Finite.check(Schema.isBetween({ minimum: limitBounds.least, maximum: limitBounds.most }))
 const Limits = {
-  rate: Schema.optional(Schema.NullOr(position)),
-  maxLiveLag: Schema.optional(Schema.NullOr(position))
+  rate: Schema.optional(Schema.NullOr(limit)),
+  maxLiveLag: Schema.optional(Schema.NullOr(limit))
 }
 /** The bodies of requests. */
 export const Rebuild = Schema.Struct({

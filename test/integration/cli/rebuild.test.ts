@@ -163,10 +163,13 @@ it.live("flags that exclude each other or have no meaning are refused before any
     const usage = (...args: ReadonlyArray<string>) =>
       Effect.map(run({}, "rebuild", "signals", ...args), ({ code, errors }) => `${code} ${errors}`)
     assert.match(yield* usage("--pause", "--cancel"), /^2 millrace: --pause and --cancel exclude each other/)
-    assert.match(yield* usage("--rate", "0"), /^2 millrace: --rate is '0'; it must be a number above 0, or max/)
+    assert.match(
+      yield* usage("--rate", "0"),
+      /^2 millrace: --rate is '0'; it must be a number from 0.001 to 1000000000, or max/
+    )
     assert.match(
       yield* usage("--max-live-lag", "x"),
-      /^2 millrace: --max-live-lag is 'x'; it must be a number above 0, or none/
+      /^2 millrace: --max-live-lag is 'x'; it must be a number from 0.001 to 1000000000, or none/
     )
   })
 )
