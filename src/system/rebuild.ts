@@ -270,7 +270,8 @@ export const resumeRebuild = Effect.fnUntraced(function* (
 /**
  * Cancels a rebuild: its build and everything of it is deleted, and no process can commit for it any more. The live build stays as it is. Returns the
  * number of the build that was deleted; undefined if there is none, as after an earlier call. The build is the investigation build that ends at
- * `untilMs`, or else the candidate, or the newest investigation build.
+ * `untilMs`, or else the candidate, or the newest investigation build. Fails with `RebuildRefused` while a view shows a table of the build, as during
+ * its promotion.
  */
 export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
   retrying(
@@ -286,7 +287,18 @@ export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
     ),
     // not where it may have been done: then another build would be deleted as well
     { forMs: deadlockMs, while: wasUndone }
+  ).pipe(
+    Effect.mapError((error) =>
+      error.code === othersDepend
+        ? new RebuildRefused({
+            message: `the rebuild of ${name} cannot be cancelled now: ${error.message}`,
+            try: "the build is being promoted, or a view of yours shows its table: wait for the promotion to end, or drop the view"
+          })
+        : error
+    )
   )
+/** PostgreSQL's code where a table cannot be dropped because a view shows it. */
+const othersDepend = "2BP01"
 /** For how long a cancellation is tried again that PostgreSQL rolled back, in milliseconds. */
 const deadlockMs = 30_000
 /** Deletes a build with what belongs to its rebuild: one of keys has two. Returns the number of the build that was to be promoted. */

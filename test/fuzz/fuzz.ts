@@ -101,8 +101,8 @@ class Acceptances {
   readonly twice: Array<Place> = []
 
   /** Notes what a response says is stored. */
-  note({ body, status }: RawResponse): void {
-    if (status < 200 || status > 299 || !/^\{"(?:trace_id|version)"/.test(body)) return
+  note({ body }: RawResponse): void {
+    if (!/^\{"(?:trace_id|version)"/.test(body)) return
     const answer = JSON.parse(body) as {
       readonly accepted?: number
       readonly results?: ReadonlyArray<{
@@ -324,8 +324,9 @@ export const fuzz = Effect.fnUntraced(function* (postgres: string, options: Fuzz
       statuses[response.status] = (statuses[response.status] ?? 0) + 1
       acceptances.note(response)
     }
-    // an answer that the client has not read to its end
-    if (answer.responses.length < methods.length || cutMs !== undefined) unreadTexts.push(request.text)
+    // an answer that the client has not read to its end, and one that says that it may be stored
+    const isUnsure = answer.responses.some(({ status }) => status >= 500)
+    if (answer.responses.length < methods.length || cutMs !== undefined || isUnsure) unreadTexts.push(request.text)
     for (const problem of problemsOf(request, answer)) {
       const detail = `${shownBytes(Buffer.concat(parts))} => ${shownAnswer(answer)}`
       if (findings.length < 50) findings.push({ problem, request: index, detail })

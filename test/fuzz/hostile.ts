@@ -29,14 +29,16 @@ const whole = ({ body, headers, method, target }: HostileInput): Buffer =>
 
 /** A request that is hidden in the body of another one. Its event must never be in the log. */
 const hidden = (index: number): Buffer => {
-  const body = JSON.stringify({
+  const event = {
     type: "placed",
     id: `smuggled-${index}`,
     customer: "c-1",
     tenant: "acme",
     cents: 1,
     at: 1_767_225_600_000
-  })
+  }
+  // on several lines, so that it is no event in a body of lines
+  const body = JSON.stringify(event, null, 1)
   return Buffer.from(
     `POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
   )

@@ -42,6 +42,9 @@ export const example = (schema: Json): unknown => {
 }
 
 const problem = object({ error: object({ code: text, message: text, try: text }, { path: text }) }, { trace_id: text })
+/** Responses with a problem, by status, with when they come. */
+export const refusals = (when: Readonly<Record<number, string>>): Json =>
+  Object.fromEntries(Object.entries(when).map(([status, description]) => [status, { ...problem, description }]))
 const result: Json = {
   oneOf: [
     object({ status: { const: "accepted" }, topic: text, partition: integer, position: integer }, { event_id: text }),
@@ -123,11 +126,13 @@ export const postSchema = (catalog: Catalog): Json => {
     response: {
       202: answer("all events are in the log"),
       207: answer("some events are in the log, some were rejected"),
-      400: { ...problem, description: "the body is not JSON, not UTF-8, or empty" },
-      413: { ...problem, description: "the body is too large; nothing of it was stored" },
-      415: { ...problem, description: "the content type or encoding is not supported" },
+      ...refusals({
+        400: "the body is not JSON, not UTF-8, or empty",
+        413: "the body is too large; nothing of it was stored",
+        415: "the content type or encoding is not supported",
+        429: "too many events or requests at once; send again after Retry-After seconds"
+      }),
       422: answer("no event is valid"),
-      429: { ...problem, description: "too many events or requests at once; send again after Retry-After seconds" },
       503: answer("the log is unavailable; send again after Retry-After seconds, with the same ids")
     }
   }

@@ -35,6 +35,9 @@ const refusals = [
   RebuildStopped
 ]
 
+/** PostgreSQL's codes for a table or a schema that does not exist, as that of a build that another request has cancelled or retired. */
+const goneRelations: ReadonlySet<unknown> = new Set(["42P01", "3F000"])
+
 /** The problem of an operation that failed with an error. */
 export const operationProblem = (error: unknown): Problem => {
   if (error instanceof Problem) return error
@@ -63,6 +66,13 @@ export const operationProblem = (error: unknown): Problem => {
       : new Problem(409, "refused", message, advice ?? "see /v1/operations/projections")
   if (refusals.some((known) => error instanceof known))
     return new Problem(409, "refused", message, advice ?? "see /v1/operations/status")
+  if (goneRelations.has((error as { readonly code?: unknown } | null)?.code))
+    return new Problem(
+      409,
+      "busy",
+      `a build that this is about was deleted meanwhile: ${message}`,
+      "look at /v1/operations/projections, and send the request again"
+    )
   if (error instanceof Error && mayPass(error))
     return new Problem(
       503,

@@ -270,7 +270,7 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
         )
       const from = momentOf(body.from, "from")
       const until = momentOf(body.until, "until")
-      const keyText = typeof key === "string" ? key : JSON.stringify(key)
+      const keyText = typeof key === "string" ? key : jsonText(key)
       const { application, database, log } = system
       const row = await answerOf(explainedRow(application, table, [keyText]))
       const options = { from: body.from, until: body.until, limit: body.limit }

@@ -7,6 +7,7 @@ import type { LogRecord } from "../../log/log.ts"
 import { withoutTimeMarks } from "../../log/time-mark.ts"
 import { tenantFor } from "../access/access.ts"
 import { described, flag, integer, list, nullable, object, text } from "../http/json-schema.ts"
+import { refusals } from "../http/openapi.ts"
 import { single, whole } from "../http/parameters.ts"
 import { knownTopic, readProblem } from "./problems.ts"
 import { boundsOf, type StreamParts } from "./routes.ts"
@@ -131,6 +132,13 @@ const pageSchema = {
         records: list(record)
       }),
       "a page"
-    )
+    ),
+    ...refusals({
+      400: "a parameter that cannot be read",
+      403: "the credential belongs to another tenant",
+      404: "the application has no such topic",
+      410: "the log no longer has the position",
+      503: "the log does not answer, or does not have the topic yet"
+    })
   }
 }

@@ -6,6 +6,7 @@ import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../..
 import { isTimeMark } from "../../log/time-mark.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import { tenantFor } from "../access/access.ts"
+import { refusals } from "../http/openapi.ts"
 import { streamRoutes } from "../connection/routes.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
@@ -146,5 +147,15 @@ const streamSchema = (summary: string) => ({
   },
   headers: { type: "object", properties: { "last-event-id": { type: "string" } } },
   produces: ["text/event-stream"],
-  response: { 200: { type: "string", description: "server-sent events, without an end" } }
+  response: {
+    200: { type: "string", description: "server-sent events, without an end" },
+    ...refusals({
+      400: "a parameter that cannot be read",
+      403: "the credential belongs to another tenant",
+      404: "the application has no such topic",
+      410: "the log no longer has the position",
+      429: "too many streams are open; connect again after Retry-After seconds",
+      503: "the log does not answer, or does not have the topic yet"
+    })
+  }
 })
