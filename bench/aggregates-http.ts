@@ -1,21 +1,66 @@
-// How long a command over HTTP takes until its rows can be read in SQL: those written in the append, and those of a projection behind it.
-import { spawn } from "node:child_process"
+// How long a command over HTTP takes until its rows can be read in SQL, those written in the append and those of a projection behind it, and until
+// a consumer of Pulsar has its event.
+import { spawn, spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
 import postgres from "postgres"
+import { AlertCase } from "../aggregates/alert-case.ts"
 import { locate } from "../src/postgres/embedded/embedded.ts"
+import * as PulsarFanOut from "../src/pulsar/subscription/fanout.ts"
+import type { Endpoints } from "../stack/service.ts"
+import { environmentOf, makeNamespace, optionsOf, type TransportName } from "../test/support/pulsar.ts"
 import { percentile } from "./percentile.ts"
 
-/** Sends commands at a rate for so many seconds after a warm-up of 3, and returns the latencies in milliseconds. */
-export const measureHttp = async (rate: number, seconds: number): Promise<object> => {
+type Environment = Readonly<Record<string, string | undefined>>
+/** The consumer that waits for events on Pulsar, and how a process publishes to it. */
+interface PulsarConsumer {
+  readonly environment: Environment
+  /** When the first event of a stream was received. */
+  readonly receivedAt: (stream: string) => Promise<number>
+}
+
+const config = ["--config", "bench/aggregates.config.ts"]
+
+/** Creates the topics of the application on Pulsar, and consumes those of the aggregate until the scope closes. */
+const consumePulsar = Effect.fnUntraced(function* (transport: TransportName, endpoints: Endpoints) {
+  const namespace = `bench-${process.pid}-${transport}`
+  const environment = environmentOf(transport, endpoints, namespace)
+  const options = { ...optionsOf(transport, endpoints), namespace }
+  yield* Effect.promise(() => makeNamespace(options))
+  const { status, stderr } = spawnSync(process.execPath, ["bin/millrace.mjs", "pulsar", "apply", ...config], {
+    env: { ...process.env, ...environment },
+    encoding: "utf8"
+  })
+  if (status !== 0) throw new Error(`the topics could not be created: ${stderr}`)
+  const fanOut = yield* PulsarFanOut.make(options)
+  const consumer = yield* fanOut.subscribe({ topic: AlertCase.name, name: "bench", type: "exclusive" })
+  const received = new Map<string, PromiseWithResolvers<number>>()
+  const waiting = (stream: string) => {
+    const found = received.get(stream) ?? Promise.withResolvers<number>()
+    received.set(stream, found)
+    return found
+  }
+  const receive = Effect.gen(function* () {
+    const messages = yield* consumer.receive(500)
+    const at = performance.now()
+    for (const { key } of messages) waiting(key!).resolve(at)
+    yield* consumer.acknowledge(messages)
+  })
+  yield* Effect.forkScoped(Effect.forever(receive))
+  return { environment, receivedAt: (stream) => waiting(stream).promise } satisfies PulsarConsumer
+})
+
+/**
+ * Sends commands at a rate for so many seconds after a warm-up of 3, and returns the latencies in milliseconds, each from when the command was due.
+ */
+const measure = async (rate: number, seconds: number, pulsar: PulsarConsumer | undefined): Promise<object> => {
   const directory = mkdtempSync(join(tmpdir(), "millrace-bench-"))
-  const config = ["--config", "bench/aggregates.config.ts"]
   const child = spawn(
     process.execPath,
     ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json", ...config],
-    { stdio: ["ignore", "pipe", "inherit"] }
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, ...pulsar?.environment } }
   )
   process.once("exit", () => child.kill())
   const { url } = await new Promise<{ readonly url: string }>((resolve, reject) => {
@@ -26,7 +71,7 @@ export const measureHttp = async (rate: number, seconds: number): Promise<object
   const located = await Effect.runPromise(locate(directory))
   if (located === undefined) throw new Error("the embedded PostgreSQL is gone")
   const sql = postgres(located.url, { max: 4, fetch_types: false })
-  const [answers, inline, later] = [[], [], []] as [Array<number>, Array<number>, Array<number>]
+  const times = { answer: [], inlineRow: [], asyncRow: [], pulsar: [] } as Record<string, Array<number>>
   const warmup = 3
   const visible = async (table: string, id: string) => {
     while ((await sql`select from ${sql(table)} where case_id = ${id}`).length === 0)
@@ -35,6 +80,11 @@ export const measureHttp = async (rate: number, seconds: number): Promise<object
   }
   const send = async (i: number, due: number) => {
     const id = `case-${i}`
+    const took = async (name: string, done: Promise<number>) => {
+      const at = await done
+      if (i >= warmup * rate) times[name]!.push(at - due)
+    }
+    const received = pulsar && took("pulsar", pulsar.receivedAt(id))
     const answered = await fetch(`${url}/v1/aggregates/alert-case/${id}/commands/open`, {
       method: "POST",
       headers: { "content-type": "application/json", "idempotency-key": id },
@@ -42,10 +92,10 @@ export const measureHttp = async (rate: number, seconds: number): Promise<object
     })
     const text = await answered.text()
     if (!answered.ok) throw new Error(`a command was answered ${answered.status}: ${text}`)
-    const at = performance.now()
-    const times = [at, await visible("cases", id), await visible("later_cases", id)]
-    if (i < warmup * rate) return
-    for (const [n, list] of [answers, inline, later].entries()) list.push(times[n]! - due)
+    await took("answer", Promise.resolve(performance.now()))
+    await took("inlineRow", visible("cases", id))
+    await took("asyncRow", visible("later_cases", id))
+    await received
   }
   const began = performance.now() + 200
   const sending: Array<Promise<void>> = []
@@ -55,20 +105,25 @@ export const measureHttp = async (rate: number, seconds: number): Promise<object
     sending.push(send(i, due))
   }
   await Promise.all(sending)
-  const of = (times: ReadonlyArray<number>) => {
-    const sorted = times.toSorted((a, b) => a - b)
-    return { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }
-  }
   await sql.end()
   child.kill("SIGTERM")
   await new Promise((resolve) => child.once("exit", resolve))
   rmSync(directory, { recursive: true, force: true })
-  return {
-    rate,
-    commands: answers.length,
-    answerMs: of(answers),
-    inlineRowMs: of(inline),
-    asyncRowMs: of(later),
-    load: loadavg()[0]!.toFixed(0)
-  }
+  const latencies = Object.entries(times).flatMap(([name, all]) => {
+    const sorted = all.toSorted((a, b) => a - b)
+    return all.length === 0 ? [] : [[`${name}Ms`, { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }]]
+  })
+  return { rate, commands: rate * seconds, ...Object.fromEntries(latencies), load: loadavg()[0]!.toFixed(0) }
 }
+
+/** Measures commands over HTTP on an application of its own, until they can be read in SQL. */
+export const measureHttp = (rate: number, seconds: number): Promise<object> => measure(rate, seconds, undefined)
+/** The same for an application that publishes to Pulsar, and until a consumer there has the event. */
+export const measurePulsar = Effect.fnUntraced(function* (
+  transport: TransportName,
+  endpoints: Endpoints,
+  options: { readonly rate: number; readonly seconds: number }
+) {
+  const pulsar = yield* consumePulsar(transport, endpoints)
+  return yield* Effect.promise(() => measure(options.rate, options.seconds, pulsar))
+}, Effect.scoped)

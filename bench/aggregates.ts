@@ -1,5 +1,6 @@
 // The event store beside Emmett's, on one embedded PostgreSQL, in turn: appends a second on one stream and on 1,000, and loads. With `--http`: how
-// long a command over HTTP takes until its rows can be read.
+// long a command over HTTP takes until its rows can be read; with `--http --pulsar`: also until a consumer of Pulsar has its event, over each transport.
+// Uses the broker of MILLRACE_PULSAR_URL, or starts one.
 import { loadavg } from "node:os"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
@@ -9,8 +10,10 @@ import { EventStore, type NewEvent } from "../src/aggregate/event-store.ts"
 import { shapeOf } from "../src/aggregate/state.ts"
 import { connect } from "../src/postgres/client/client.ts"
 import * as PostgresEvents from "../src/postgres/events/events.ts"
+import { shared } from "../stack/testing.ts"
 import { databaseOn, server } from "../test/support/postgres.ts"
-import { measureHttp } from "./aggregates-http.ts"
+import { transports } from "../test/support/stack.ts"
+import { measureHttp, measurePulsar } from "./aggregates-http.ts"
 import { openEmmett, type EmmettStore } from "./emmett/emmett.ts"
 
 const { values } = parseArgs({
@@ -21,6 +24,7 @@ const { values } = parseArgs({
     loads: { type: "string", default: "10,1000,100000" },
     only: { type: "string" },
     http: { type: "boolean", default: false },
+    pulsar: { type: "boolean", default: false },
     rate: { type: "string", default: "50" }
   }
 })
@@ -162,7 +166,14 @@ const measureLoads = Effect.fnUntraced(function* (store: Store, emmett: EmmettSt
 })
 
 const main = Effect.gen(function* () {
-  if (values.http) return yield* Effect.promise(() => measureHttp(Number(values.rate), seconds))
+  const rate = Number(values.rate)
+  if (values.pulsar) {
+    const endpoints = yield* shared("pulsar")
+    const found: Record<string, object> = {}
+    for (const transport of transports) found[transport] = yield* measurePulsar(transport, endpoints, { rate, seconds })
+    return found
+  }
+  if (values.http) return yield* Effect.promise(() => measureHttp(rate, seconds))
   const url = yield* server
   const own = yield* databaseOn(url)
   const sql = yield* connect(own.url, { max: 10 })
