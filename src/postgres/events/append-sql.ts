@@ -256,6 +256,9 @@ const ok = `ok as materialized (select f.i, f.topic_id, f.stream, f.partition, h
     from head h join fresh f using (topic_id, stream) where h.ok and (select count(*) from verdict) = 0)`
 /** Refuses all, so that each command is judged. */
 const judge = `millrace.refuse_append('{"judge":true}')`
+/** Refuses the only command of a statement, whose stream is not as it expects. */
+const refuseOnly = `millrace.refuse_append(json_build_object('again', false,
+      'refused', json_build_array(json_build_object('i', 1, 'actual', h.version, 'closed', h.closed)))::text)`
 /**
  * The parts before the counters where all commands pass. A command that appended before violates the index of command ids; one that was answered
  * without events is looked up under the stream's lock. `req` has the columns of `fresh` as well: the first command of a stream brings its
@@ -274,11 +277,12 @@ const passing = (parameter: Parameters, request: AppendRequest, isSealed: boolea
     of("before", ({ inPartition }) => inPartition),
     of("total", ({ ofPartition }) => ofPartition)
   ]
+  const isOnly = request.rows.length === 1
   return [
-    request.rows.length === 1 ? onlyRequest(parameter, request) : requests(parameter, request, more),
+    isOnly ? onlyRequest(parameter, request) : requests(parameter, request, more),
     headOf(`req where before_n = 0${isSealed ? " and (select count(*) from erased) = 0" : ""}`),
     `ok as materialized (select r.*, h.version - r.total_n + r.before_n + 1 as first_version from head h join req r using (topic_id, stream)
-    where case when not h.ok then ${judge} = 0 when h.remembered > 0 then millrace.is_unanswered(r.topic_id, r.stream, r.command_id) else true end)`
+    where case when not h.ok then ${isOnly ? refuseOnly : judge} = 0 when h.remembered > 0 then millrace.is_unanswered(r.topic_id, r.stream, r.command_id) else true end)`
   ]
 }
 const passed = (

@@ -114,7 +114,10 @@ export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "a refused command does not refuse a statement that expects all to pass",
     isPlain: true,
-    patches: sql("case when not h.ok then ${judge} = 0 when h.remembered > 0", "case when h.remembered > 0"),
+    patches: sql(
+      "case when not h.ok then ${isOnly ? refuseOnly : judge} = 0 when h.remembered > 0",
+      "case when h.remembered > 0"
+    ),
     found: ["wrong", "order", "lost", "doubled", "hang"]
   },
   {

@@ -61,11 +61,12 @@ const locks = (name: string, judgesAll: boolean) =>
   it.layer(Server.layer, { timeout: "60 seconds", excludeTestServices: true })(name, (it) => {
     const setUp = setUpWith(judgesAll)
     it.effect(
-      "a refused append leaves no row of its stream behind",
+      "a refused append leaves no row of its stream behind, and takes one statement if it is sent by itself",
       Effect.fnUntraced(function* () {
-        const { append, sql } = yield* setUp
+        const { append, sql, statements } = yield* setUp
         assert.strictEqual((yield* Effect.flip(append("cases", "a", 3)))._tag, "VersionConflict")
         assert.strictEqual((yield* Effect.flip(append("cases", "b", "exists")))._tag, "VersionConflict")
+        assert.strictEqual(statements(), 2)
         assert.deepStrictEqual(
           [...(yield* query("read", () => sql<Array<Row>>`select * from millrace.event_stream`))],
           []
