@@ -162,6 +162,7 @@ export class MemoryStore {
     // one build alone follows nothing
     liveDecisions: () => Effect.succeed([]),
     park: (at, deadLetter) => Effect.sync(() => this.addDeadLetter(at, deadLetter)),
+    isGone: () => Effect.succeed(false),
     halt: (at, reason) =>
       Effect.sync(() => {
         note(this.waiting, at, undefined)

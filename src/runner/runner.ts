@@ -5,6 +5,7 @@
 import * as Context from "effect/Context"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
@@ -181,6 +182,8 @@ const pause = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, never, Store> {
   const store = yield* Store
   const { message } = error
+  // nobody can do anything about it, and the runner of builds stops it within a second
+  if (isLasting(error) && (yield* isGone(at))) return yield* Effect.sleep(afterFence)
   if (error._tag === "Fenced") {
     attempts.reasonOf = "start"
     attempts.failures = 0
@@ -194,8 +197,7 @@ const pause = Effect.fnUntraced(function* (
     )
   if (attempts.isProcessing) attempts.reasonOf = "batch"
   else attempts.reasonOf ??= "start"
-  const isHalt = !("retryable" in error && error.retryable)
-  yield* reportFailure(at, message, isHalt ? 2 * waits.halted.mostMs : waits.waiting.mostMs)
+  yield* reportFailure(at, message, isLasting(error) ? 2 * waits.halted.mostMs : waits.waiting.mostMs)
   if ("retryable" in error && error.retryable) {
     // a halted partition stays halted while the database or the log is away
     yield* Effect.logWarning(`${name}: ${message}; retrying`)
@@ -211,6 +213,14 @@ const pause = Effect.fnUntraced(function* (
   if (retry === "never") return yield* Effect.never
   yield* Effect.sleep(waitMs(waits.halted, attempts.failures++))
 })
+/** Whether an error does not pass by itself. */
+const isLasting = (error: AttemptError) => !("retryable" in error && error.retryable)
+/** Whether the build of a partition was retired or deleted. False if the database does not say so in time. */
+const isGone = (at: ProjectionPartition) =>
+  Effect.flatMap(Store, (store) => store.isGone(at)).pipe(
+    Effect.timeoutOption(noteMs),
+    Effect.match({ onSuccess: Option.getOrElse(() => false), onFailure: () => false })
+  )
 /** `status` shows reasons; processing does not wait for them longer than this. */
 const noteMs = 5_000
 /** A wait that grows, and varies so that partitions do not all try at once. */

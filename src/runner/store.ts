@@ -375,6 +375,8 @@ export class Store extends Context.Service<
     readonly park: (at: ProjectionPartition, deadLetter: DeadLetter) => Effect.Effect<void, StoreError | Unstorable>
     /** Stores why a partition is halted, for `status`, or (undefined) that it is neither halted nor waiting. The next commit does that, too. */
     readonly halt: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
+    /** Whether a build was retired, cancelled or deleted, so that nothing is to process its partitions any more. */
+    readonly isGone: (build: Pick<ProjectionPartition, "projection" | "version">) => Effect.Effect<boolean, StoreError>
     /** Stores why a partition is being tried again without a person's help, or (undefined) that it is not. The next commit clears it. */
     readonly waiting: (at: ProjectionPartition, reason: string | undefined) => Effect.Effect<void, StoreError>
     /** The versions of lookup values, and the journal of which of them batches saw. */

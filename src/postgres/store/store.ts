@@ -126,6 +126,11 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
         () => sql`update millrace.progress set halted = ${text(reason)}, waiting = null, waiting_since = null
           where ${isAt(sql, at)} and (halted is distinct from ${text(reason)} or waiting is not null)`
       ).pipe(Effect.asVoid),
+    isGone: ({ projection, version }) =>
+      run(
+        "look whether a build was retired",
+        () => sql`select from millrace.projection where name = ${projection} and version = ${version} and retired_at is not null`
+      ).pipe(Effect.map((found) => found.length > 0)),
     waiting: (at, reason) =>
       run(
         notingOf(reason, "waits"),
