@@ -90,6 +90,9 @@ export const checkedColumn = (what: string, name: string): string => {
   throw new Error(`${what} "${name}": PostgreSQL gives every table a column of this name; use another one`)
 }
 
+/** The column that is a row's tenant unless the declaration says otherwise. */
+export const tenantColumn = "tenant"
+
 /** Declares tables of read models; windows are the other kind. */
 export const ReadModel = {
   /**

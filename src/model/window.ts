@@ -131,6 +131,8 @@ export interface Window<out Name extends string, out Row extends object, in Add,
   readonly emit: "onUpdate" | "onWindowClose"
   /** Several projections may write it; see `Table.shared`. */
   readonly shared: boolean
+  /** The column of the key that is a row's tenant, if it is not called `tenant`. */
+  readonly tenant?: string | undefined
   /** The topic that changed rows are published to, if there is one; other projections can read it. */
   readonly topic: Published
   /** The type of a row, for `typeof`: there is no such value. */
@@ -167,7 +169,14 @@ export interface WindowOptions<F extends Fields, A extends Aggs, P> {
   readonly publish?: P
   /** Several projections contribute to the window. Default: it belongs to one projection, each version of which has rows of its own. */
   readonly shared?: boolean
+  /**
+   * The column of the key, a text, that is a row's tenant: credentials of a tenant see only its rows, and corrections of a row have its tenant.
+   * Default: the column `tenant`, if the key has one.
+   */
+  readonly tenant?: string & keyof F
 }
+/** The options of any window. */
+type AnyOptions = Omit<WindowOptions<Fields, Aggs, unknown>, "tenant"> & { readonly tenant?: string }
 type PublishedTo<P, Row> = P extends string ? Topic<P, Row> : P
 type RowOf<F extends Fields, W, A extends Aggs> = Simplify<TypeOf<F> & W & Outputs<A>>
 type AddOf<F extends Fields, A extends Aggs> = Simplify<TypeOf<F> & Inputs<A>>
@@ -190,7 +199,7 @@ const own = {
   global: []
 }
 /** Checks what types do not express: columns with the same name, and shapes that would count an event twice or never. */
-const assertSound = (name: string, shape: Shape, { aggregate, key }: WindowOptions<Fields, Aggs, unknown>) => {
+const assertSound = (name: string, shape: Shape, { aggregate, key }: AnyOptions) => {
   const columns = [...own[shape.type], ...Object.keys(key), ...Object.keys(aggregate)]
   const refuse = (reason: string) => {
     throw new Error(`window ${name}: ${reason}`)
@@ -239,7 +248,7 @@ const calendarOf = (name: string, options: CalendarOptions<OneOrMore<CalendarUni
   const weekStart = checkedChoice(`window ${name}: weekStartsOn`, weekStartsOn, weekStarts)
   return { type: "calendar", units, timeZone, weekStart }
 }
-const graceOf = (name: string, { emit = "onUpdate", grace = 0 }: WindowOptions<Fields, Aggs, unknown>) => {
+const graceOf = (name: string, { emit = "onUpdate", grace = 0 }: AnyOptions) => {
   checkedChoice(`window ${name}: emit`, emit, ["onUpdate", "onWindowClose"])
   const graceMs = checkedDuration(`window ${name}: grace`, grace, { orInfinite: true })
   if (graceMs === Infinity && emit === "onWindowClose")
@@ -265,9 +274,9 @@ const optionsOf: Readonly<Record<Shape["type"], ReadonlyArray<string>>> = {
   session: ["gap"],
   global: []
 }
-const assertWindow = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+const assertWindow = (name: string, shape: Shape, options: AnyOptions) => {
   const what = `window ${name}`
-  const known = [...optionsOf[shape.type], "key", "aggregate", "grace", "emit", "publish", "shared"]
+  const known = [...optionsOf[shape.type], "key", "aggregate", "grace", "emit", "publish", "shared", "tenant"]
   assertOptions(what, options, known, ["key", "aggregate"])
   assertFields(`${what}: \`key\``, options.key)
   assertOptions(`${what}: \`aggregate\``, options.aggregate, Object.keys(options.aggregate ?? {}))
@@ -278,7 +287,7 @@ const assertWindow = (name: string, shape: Shape, options: WindowOptions<Fields,
       refuse(what, `the aggregate \`${column}\` is ${shown(given)}; use one of \`Agg\`, as \`Agg.count\``)
 }
 /** Throws `InvalidDeclaration` if rows of the window can never be messages of the topic. */
-const assertPublished = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+const assertPublished = (name: string, shape: Shape, options: AnyOptions) => {
   const { aggregate, key, publish } = options
   if (publish === undefined || typeof publish === "string") return
   const what = `window ${name}: \`publish\``
@@ -311,13 +320,19 @@ const assertPublished = (name: string, shape: Shape, options: WindowOptions<Fiel
 const isOptional = (schema: Fields[string]): boolean =>
   (schema.ast as { readonly context?: { readonly isOptional?: boolean } }).context?.isOptional === true
 
-const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Aggs, unknown>) => {
+const windowOf = (name: string, shape: Shape, options: AnyOptions) => {
   checkedRelationName("window", name)
   assertWindow(name, shape, options)
   const key = Object.keys(options.key)
   for (const column of [...key, ...Object.keys(options.aggregate)]) checkedColumn(`column of window ${name},`, column)
   assertSound(name, shape, options)
   assertPublished(name, shape, options)
+  const { tenant } = options
+  if (tenant !== undefined && !key.includes(tenant))
+    refuse(
+      `window ${name}: \`tenant\``,
+      `it names ${shown(tenant)}, which is no column of the window's key (${key.join(", ")}); add the tenant of the events to \`key\``
+    )
   return {
     kind: "window",
     name,
@@ -328,6 +343,7 @@ const windowOf = (name: string, shape: Shape, options: WindowOptions<Fields, Agg
     graceMs: graceOf(name, options),
     emit: options.emit ?? "onUpdate",
     shared: options.shared ?? false,
+    ...(tenant !== undefined && { tenant }),
     topic: typeof options.publish === "string" ? namedTopic(options.publish, key) : options.publish
   } as never // phantom `Row` and `add`
 }

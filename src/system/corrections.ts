@@ -5,6 +5,7 @@ import { buildName, buildOf, declaredVersion } from "../model/build.ts"
 import { relationOf } from "../model/columns.ts"
 import { partitionOf } from "../model/partitioner.ts"
 import type { Projection } from "../model/projection.ts"
+import { tenantColumn } from "../model/read-model.ts"
 import type { Topic } from "../model/topic.ts"
 import type { Window } from "../model/window.ts"
 import type { Sql } from "../postgres/client/client.ts"
@@ -50,6 +51,8 @@ interface PublishingWindow {
   readonly topic: Topic.Any
   readonly fields: ReadonlyArray<string>
   readonly owner: string | undefined
+  /** The column that is a row's tenant; undefined if none is. */
+  readonly tenant: string | undefined
 }
 const ownerOf = ({ key }: Window.Any, sources: ReadonlyArray<Topic.Any>): string | undefined => {
   if (key.length === 1) return key[0]
@@ -69,6 +72,7 @@ const publishingWindows = (projection: Projection.Any): ReadonlyArray<Publishing
           window,
           topic: topic as Topic.Any,
           fields: fields === undefined ? all : all.filter((name) => fields.includes(name)),
+          tenant: [window.tenant ?? tenantColumn].find((name) => window.key.includes(name)),
           owner: ownerOf(window, projection.sources as ReadonlyArray<Topic.Any>)
         }
       ]
@@ -211,14 +215,15 @@ const comparedModels = Effect.fnUntraced(function* (
     const reason =
       owner === undefined
         ? "its key has several columns, and none is named as the key of the events, so the partition that publishes a row is unknown"
-        : table?.compared === undefined
+        : table?.comparedWithAdded === undefined
           ? (table?.notCompared ?? "it has no table")
           : undefined
     if (reason !== undefined) {
       notCorrected.push({ name: window.name, reason })
       continue
     }
-    const { columns, ...same } = table!.compared!
+    // messages of the old build have none of the added columns
+    const { columns, ...same } = table!.comparedWithAdded!
     models.push({
       name: window.name,
       relations: { ...same, columns: columns.filter((column) => fields.includes(column.name)) }
@@ -233,7 +238,7 @@ const comparedModels = Effect.fnUntraced(function* (
 
 /** The rows by the partition that writes them: that of their events' key. Rows that do not exist any more are in partition 0, which has no message for them. */
 const byPartition = (
-  { owner, topic }: PublishingWindow,
+  { owner, tenant, topic }: PublishingWindow,
   texts: ReadonlyArray<ReadonlyArray<string>>,
   keys: ReadonlyArray<Readonly<Record<string, unknown>> | undefined>,
   partitions: number
@@ -244,7 +249,8 @@ const byPartition = (
     const partition = values === undefined ? 0 : partitionOf(String(values[owner!]), partitions)
     const messageKey = values === undefined ? "" : topic.keyOf(values as never)
     const found = rows.get(partition) ?? []
-    found.push({ key, messageKey, tenant: undefined })
+    const tenantName = tenant === undefined ? undefined : values?.[tenant]
+    found.push({ key, messageKey, tenant: typeof tenantName === "string" ? tenantName : undefined })
     rows.set(partition, found)
   }
   return rows

@@ -33,7 +33,7 @@ export interface DiffRequest extends CompareOptions, CatchUpOptions {
   readonly onCompared?: (done: number, total: number, name: string) => void
 }
 /** A read model's table in both builds. Tables that are not compared have no rows that differ. */
-export interface TableDiff extends Differences, Omit<BuildTables, "compared"> {}
+export interface TableDiff extends Differences, Omit<BuildTables, "compared" | "comparedWithAdded"> {}
 /** What differs between two builds. */
 export interface Diff {
   readonly projection: string
@@ -170,7 +170,10 @@ const compareOnce = Effect.fnUntraced(function* (
       ),
     { concurrency: sessions }
   )
-  const tables = found.map(({ compared: _, ...table }, i): TableDiff => ({ ...table, ...compared[i]! }))
+  const tables = found.map(({ compared: _, comparedWithAdded: __, ...table }, i): TableDiff => ({
+    ...table,
+    ...compared[i]!
+  }))
   const [late, deadLetters] = compared.slice(found.length) as [Differences, Differences]
   const isComparable = ({ notCompared, onlyIn, retyped }: TableDiff) =>
     (notCompared === undefined || onlyIn !== undefined) && retyped.length === 0

@@ -42,6 +42,11 @@ const hourly = Window.tumbling("hourly", {
   key: { id: Schema.String },
   aggregate: { payments: Agg.count }
 })
+const studios = Window.global("studios", {
+  key: { studio: Schema.String, id: Schema.String },
+  aggregate: { payments: Agg.count },
+  tenant: "studio"
+})
 const noted = Topic.records("noted.v1", {
   value: { id: Schema.String, cents: Schema.Int },
   key: "id",
@@ -63,11 +68,12 @@ const keeper = Projection.make({
   name: "keeper",
   version: 1,
   source: payments,
-  writes: [accounts, ledger, prices, hourly, noted],
+  writes: [accounts, ledger, prices, hourly, studios, noted],
   handle: {
     paid: ({ at, cents, id, tenant }, out) => {
       out.upsert(accounts, { id, tenant, cents, rate: null, open: true, at, tags: [], order: null })
       out.add(hourly, { id, payments: 1 })
+      out.add(studios, { studio: tenant, id, payments: 1 })
       out.publish(noted, { id, cents })
     }
   }

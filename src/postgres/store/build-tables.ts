@@ -10,6 +10,8 @@ export interface BuildTables {
   readonly name: string
   /** What is compared; undefined if the table is in one build only, or the keys differ. */
   readonly compared: ComparedRelations | undefined
+  /** As `compared`, with the columns that only the candidate has, or has with another type: they are null in the live build. */
+  readonly comparedWithAdded: ComparedRelations | undefined
   /** Why nothing is compared; undefined if the table is. */
   readonly notCompared: string | undefined
   /** Whether the table is in one build only. */
@@ -67,7 +69,14 @@ const sideBySide = (
 ): BuildTables => {
   const inLive = new Map(live.map((column) => [column.name, column]))
   const inCandidate = new Map(candidate.map((column) => [column.name, column]))
-  const none = { name, compared: undefined, onlyLive: [], onlyCandidate: [], retyped: [] }
+  const none = {
+    name,
+    compared: undefined,
+    comparedWithAdded: undefined,
+    onlyLive: [],
+    onlyCandidate: [],
+    retyped: []
+  }
   if (live.length === 0 || candidate.length === 0) {
     const onlyIn = live.length === 0 ? "candidate" : "live"
     return { ...none, onlyIn, notCompared: `only the ${onlyIn === "live" ? "live build" : "candidate"} has it` }
@@ -88,8 +97,11 @@ const sideBySide = (
   const same = both.filter(isSame)
   const key = keyOf(live)
   const columns = same.filter((column) => column.key === null)
-  const from = (schema: string) =>
-    `select ctid as _ctid, ${same.map((column) => quote(column.name)).join(", ")} from ${schema}.${quote(name)}`
+  const from = (schema: string, added: ReadonlyArray<string> = []) =>
+    `select ${["ctid as _ctid", ...same.map((column) => quote(column.name)), ...added].join(", ")} from ${schema}.${quote(name)}`
+  const added = candidate.filter((column) => inLive.get(column.name)?.type !== column.type)
+  const ofAdded = (value: (column: ColumnRow) => string) =>
+    added.map((column) => `${value(column)} as ${quote(column.name)}`)
   return {
     name,
     compared: {
@@ -97,6 +109,18 @@ const sideBySide = (
       candidate: from(schemas.candidate),
       key: key.map(comparedColumn),
       columns: columns.map(comparedColumn)
+    },
+    comparedWithAdded: {
+      live: from(
+        schemas.live,
+        ofAdded(({ type }) => `null::${type}`)
+      ),
+      candidate: from(
+        schemas.candidate,
+        ofAdded((column) => quote(column.name))
+      ),
+      key: key.map(comparedColumn),
+      columns: [...columns, ...added].map(comparedColumn)
     },
     notCompared: undefined,
     onlyIn: undefined,

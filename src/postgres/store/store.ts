@@ -129,7 +129,8 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
     isGone: ({ projection, version }) =>
       run(
         "look whether a build was retired",
-        () => sql`select from millrace.projection where name = ${projection} and version = ${version} and retired_at is not null`
+        () =>
+          sql`select from millrace.projection where name = ${projection} and version = ${version} and retired_at is not null`
       ).pipe(Effect.map((found) => found.length > 0)),
     waiting: (at, reason) =>
       run(

@@ -2,7 +2,7 @@
 import type { Application } from "../../model/application.ts"
 import { relationOf } from "../../model/columns.ts"
 import type { Projection } from "../../model/projection.ts"
-import type { Table } from "../../model/read-model.ts"
+import { tenantColumn } from "../../model/read-model.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
 import { Problem } from "../http/problem.ts"
@@ -29,9 +29,6 @@ export interface DeclaredView {
   readonly columns: ReadonlyArray<ViewColumn>
 }
 
-/** The column that is a row's tenant unless the declaration says otherwise. */
-const tenantColumn = "tenant"
-
 /** All views of an application by name. */
 export const declaredViews = ({ projections, views }: Application.Any): ReadonlyMap<string, DeclaredView> => {
   const found = new Map<string, DeclaredView>()
@@ -46,7 +43,7 @@ export const declaredViews = ({ projections, views }: Application.Any): Readonly
         writtenBy,
         key,
         required: new Set(key),
-        tenant: (target as Partial<Table.Any>).tenant ?? tenantColumn,
+        tenant: target.tenant ?? tenantColumn,
         columns: columns.map((column) => ({
           name: column.name,
           type: column.type === "timestamptz" ? "timestamp with time zone" : column.type
@@ -83,6 +80,6 @@ export const assertByTenant = (view: DeclaredView, columns: ReadonlyArray<ViewCo
     403,
     "not_by_tenant",
     `the rows of ${view.name} do not say which tenant they belong to, and the credential belongs to one`,
-    "use a credential without a tenant, or give the read model a text column tenant (or the option tenant)"
+    "use a credential without a tenant, or give the table or the key of the window a text column tenant (or name one by the option tenant)"
   )
 }

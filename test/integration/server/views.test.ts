@@ -42,6 +42,7 @@ beforeAll(async () => {
   await sql.unsafe(
     "insert into keeper_v1.hourly (id, window_size, window_start, payments) values ('a', '1h', '2026-01-01T12:00:00Z', 2)"
   )
+  await sql.unsafe("insert into keeper_v1.studios values ('acme', 'a', 2), ('acme', 'b', 1), ('globex', 'a', 3)")
   for (const tenant of ["acme", "globex", "all"]) {
     const { digest, id, text } = newApiKey()
     const of = tenant === "all" ? undefined : tenant
@@ -289,6 +290,9 @@ describe("a credential of a tenant", () => {
       "tenant.null=true"
     ])
       expect((await as("acme", `/accounts?${query}`)).ids, query).toEqual([])
+    // a column of a window's key, which the window names
+    expect((await as("acme", "/studios")).body.rows.map(({ payments }) => payments)).toEqual([2, 1])
+    expect((await as("globex", "/studios?studio=acme")).ids).toEqual([])
     // a cursor of another tenant leads to no row of it
     const { next } = (await as("globex", "/ledger?limit=1")).body
     const rows = (await as("acme", `/ledger?limit=10&after=${next}`)).body.rows
@@ -303,8 +307,8 @@ describe("a credential of a tenant", () => {
       (JSON.parse((await as(tenant, "")).text) as { readonly views: ReadonlyArray<{ name: string }> }).views.map(
         ({ name }) => name
       )
-    expect(await list("acme")).toEqual(["accounts", "ledger", "levels"])
-    expect(await list("all")).toEqual(["accounts", "hourly", "ledger", "levels", "prices", "totals", "wide"])
+    expect(await list("acme")).toEqual(["accounts", "ledger", "levels", "studios"])
+    expect(await list("all")).toEqual(["accounts", "hourly", "ledger", "levels", "prices", "studios", "totals", "wide"])
   })
 })
 

@@ -12,7 +12,9 @@ import { createBuild } from "../../../src/postgres/store/builds.ts"
 import { flip, freeze } from "../../../src/postgres/store/promotion.ts"
 import { drained } from "../../support/drained.ts"
 import { correctsLastPromotion, publishCorrections } from "../../../src/system/corrections.ts"
+import { promote } from "../../../src/system/promote.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
+import { untilProcessed } from "../../../src/system/until-processed.ts"
 import { recordOf } from "../../support/engine.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
@@ -194,4 +196,81 @@ it.live("under traffic, the last message of each row is the row, and each row is
       )
     })
   )
+)
+
+const Played = Event.make("played", {
+  id: Schema.String,
+  studio: Schema.String,
+  player: Schema.String,
+  won: Schema.Boolean
+})
+const plays = Topic.events("plays", { events: [Played], id: "id", key: "player", tenant: "studio", partitions })
+const score = {
+  key: { studio: Schema.String, player: Schema.String },
+  aggregate: { plays: Agg.count },
+  publish: "scores",
+  tenant: "studio"
+} as const
+/** Versions of an application: the second one counts wins as well. */
+const versions = [1, 2].map((version) => {
+  const scores =
+    version === 1
+      ? Window.global("scores", score)
+      : Window.global("scores", { ...score, aggregate: { ...score.aggregate, wins: Agg.count } })
+  const playing = Projection.make({
+    name: "playing",
+    version,
+    source: plays,
+    writes: [scores],
+    handle: ({ player, studio, won }, out) => out.add(scores, { studio, player, plays: 1, wins: won } as never)
+  })
+  return Application.make({ name: "game", projections: [Projection.async(playing)] })
+})
+
+it.live(
+  "every row of a window with a new aggregate is published with it, and has the tenant of the row",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = { ...(yield* databaseOn(url, 10)), embedded: false, failed: Effect.never }
+        const { sql } = database
+        const records = users.map((player, i) =>
+          recordOf(
+            plays,
+            { type: "played", id: `p${i}`, studio: i < 4 ? "nord" : "sued", player, won: i === 0 },
+            partitions
+          )
+        )
+        for (const [i, application] of versions.entries())
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const system = yield* openSystem(application, database)
+              if (i === 0) yield* system.log.append(plays.name, records)
+              yield* Effect.forkScoped(runProjections(system))
+              yield* Effect.forkScoped(runRelay(system))
+              if (i === 0) return yield* untilProcessed(system)
+              const context = { application, sql, log: system.log, on: "PostgreSQL" as const }
+              yield* promote(context, { name: "playing", rollback: false, dryRun: false, timeoutMs: 20_000 })
+              const corrected = yield* publishCorrections({ application, sql }, "playing")
+              assert.deepInclude(corrected, { rows: users.length, published: users.length, gone: 0 })
+              yield* untilProcessed(system)
+              const read = yield* Effect.forEach([0, 1], (partition) => system.log.read("scores", partition, 0))
+              const last = new Map(read.flatMap((batch) => batch.records).map((record) => [record.key, record]))
+              assert.deepStrictEqual(
+                [...last.values()]
+                  .map(({ headers, tenant, value }) => {
+                    const { player, ...rest } = JSON.parse(value!) as { readonly player: string }
+                    return [player, tenant, headers["millrace-corrects"], rest] as const
+                  })
+                  .toSorted(([a], [b]) => users.indexOf(a) - users.indexOf(b)),
+                users.map((player, n) => {
+                  const studio = n < 4 ? "nord" : "sued"
+                  return [player, studio, "playing_v1", { studio, plays: 1, wins: n === 0 ? 1 : 0 }] as const
+                })
+              )
+            })
+          )
+      })
+    ),
+  60_000
 )

@@ -235,3 +235,21 @@ test("messages of a window that publishes to a name have the key of their row", 
   })
   expect(two.topic.keyOf({ a: 'x","y', b: 1, n: 1 })).toBe('["x\\",\\"y",1]')
 })
+
+describe("the tenant of a window", () => {
+  const shared = { size: "1 hour", aggregate: { n: Agg.count } } as const
+
+  test("is a column of the key", () => {
+    const key = { studio: Schema.String, player: Schema.String }
+    expect(Window.tumbling("w", { ...shared, key, tenant: "studio" })).toMatchObject({ tenant: "studio" })
+    expect(Window.tumbling("w", { ...shared, key })).not.toHaveProperty("tenant")
+    expect(Window.global("w", { key, aggregate: { n: Agg.count }, tenant: "studio" })).toMatchObject({
+      tenant: "studio"
+    })
+  })
+  test.each(["n", "window_size", "club"])("is not the column %s, which the key does not have", (tenant) => {
+    expect(() => Window.tumbling("w", { ...shared, key: { studio: Schema.String }, tenant: tenant as never })).toThrow(
+      `window w: \`tenant\`: it names ${JSON.stringify(tenant)}, which is no column of the window's key (studio); add the tenant of the events to \`key\``
+    )
+  })
+})
