@@ -126,12 +126,7 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
         () => sql`update millrace.progress set halted = ${text(reason)}, waiting = null, waiting_since = null
           where ${isAt(sql, at)} and (halted is distinct from ${text(reason)} or waiting is not null)`
       ).pipe(Effect.asVoid),
-    isGone: ({ projection, version }) =>
-      run(
-        "look whether a build was retired",
-        () =>
-          sql`select from millrace.projection where name = ${projection} and version = ${version} and retired_at is not null`
-      ).pipe(Effect.map((found) => found.length > 0)),
+    isGone: (build) => isGone(sql, build),
     waiting: (at, reason) =>
       run(
         notingOf(reason, "waits"),
@@ -143,6 +138,13 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
     subjectKeys: options.subjectKeys ?? makeSubjectKeys(sql)
   })
 }
+
+const isGone = (sql: Sql, { projection, version }: Pick<ProjectionPartition, "projection" | "version">) =>
+  run(
+    "look whether a build was retired",
+    () =>
+      sql`select from millrace.projection where name = ${projection} and version = ${version} and retired_at is not null`
+  ).pipe(Effect.map((found) => found.length > 0))
 
 interface ProgressRow {
   readonly incarnation: string

@@ -3,7 +3,6 @@ import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import type { Application } from "../../../src/model/application.ts"
 import { query, transaction } from "../../../src/postgres/client/client.ts"
@@ -14,7 +13,7 @@ import { openObserved, readStatus } from "../../../src/system/observed.ts"
 import { promote } from "../../../src/system/promote.ts"
 import { beginRebuild, cancelRebuild } from "../../../src/system/rebuild.ts"
 import { retire } from "../../../src/system/retire.ts"
-import { openSystem, runBuild, runProjections, runRelay, type System } from "../../../src/system/system.ts"
+import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
 import { untilProcessed } from "../../../src/system/until-processed.ts"
 import { applicationOf, eventOf } from "../../support/named-applications.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -254,36 +253,6 @@ test("a build is deleted while a process commits for it, and neither fails becau
     assert.strictEqual(rebuilt.version, 3)
     yield* committing([lockTable(3), `${lockRow(3)} nowait`], cancelRebuild(sql, "orders"))
     assert.deepStrictEqual(yield* leftOf(sql, "orders", 3), noRows)
-  }))
-
-test("a process that runs a build whose tables are dropped logs no error, and one whose table is missing halts", (database) =>
-  Effect.gen(function* () {
-    const lines: Array<string> = []
-    const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${[message].flat().join(" ")}`))
-    const system = yield* openSystem(first, database)
-    yield* Effect.forkScoped(Effect.provide(runBuild(system, system.builds[0]!), Logger.layer([logger])))
-    const append = (id: string) => system.log.append("orders.events", [eventOf(id)])
-    yield* append("a")
-    yield* untilCommitted(system, 1)
-    const epochs = Effect.map(
-      query("epochs", () => database.sql`select sum(epoch)::int8 as epochs from millrace.progress`),
-      ([row]) => Number(row!["epochs"])
-    )
-    const before = yield* epochs
-    const retired = (when: string) =>
-      query("retire", () => database.sql.unsafe(`update millrace.projection set retired_at = ${when}`))
-    yield* retired("now()")
-    yield* query("drop", () => database.sql.unsafe("drop table orders_v1.orders_ids cascade"))
-    yield* append("b")
-    while ((yield* epochs) < before + 2) yield* Effect.sleep("20 millis")
-    assert.deepStrictEqual(
-      lines.filter((line) => !line.startsWith("Info")),
-      []
-    )
-    // nobody retired it: somebody has to look at it
-    yield* retired("null")
-    while (!lines.some((line) => /^Error .* is halted: .*orders_ids.* does not exist/.test(line)))
-      yield* Effect.sleep("20 millis")
   }))
 
 test("a retirement that PostgreSQL ends because it and a commit wait for each other is done again", (database) =>
