@@ -36,6 +36,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["server/http"],
   ["server/access", "server/connection"],
   ["server/gateway", "server/streams", "server/aggregates", "server/views", "server/operations"],
+  ["server/changes"],
   ["server"],
   ["cli"]
 ]

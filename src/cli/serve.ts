@@ -9,6 +9,7 @@ import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environme
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
 import { accessOf, type HttpAddress, httpAddress, type HttpFlags } from "./http-options.ts"
 import { defaultLimits } from "../server/http/limits.ts"
+import { changeSource } from "../server/changes/source.ts"
 import { viewReader } from "../server/views/reader.ts"
 import { openQueries } from "../system/database.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
@@ -155,9 +156,11 @@ export const serveHttp = Effect.fnUntraced(function* (system: System, held: Read
   for (const role of routes) yield* presence.add(role)
   if (routes.length === 0) return yield* Http.serveHealth(monitoring)
   const { application, database, eventStore } = system
-  const views = routes.includes("api")
-    ? { views: viewReader(yield* openQueries(database, defaultLimits.viewMs), database.sql) }
-    : undefined
+  const queries = routes.includes("api") ? yield* openQueries(database, defaultLimits.viewMs) : undefined
+  const views = queries && {
+    views: viewReader(queries, database.sql),
+    changes: changeSource(queries, database.sql)
+  }
   return yield* Http.serve({ ...monitoring, ...views, application, eventStore, system, roles: routes }).pipe(
     Effect.provideService(Log, system.log)
   )

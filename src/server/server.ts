@@ -16,8 +16,11 @@ import { Appender, type Appended } from "./gateway/appender.ts"
 import { BodyMemory } from "./http/body.ts"
 import { catalogOf } from "./http/catalog.ts"
 import { clientError, refuseExpectation } from "./http/client-error.ts"
+import { changes } from "./changes/routes.ts"
+import type { ChangeSource } from "./changes/source.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
+import { streamRoutes } from "./connection/routes.ts"
 import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
 import type { ListenFailed, PortInUse } from "./errors.ts"
 import { listenError } from "./port.ts"
@@ -83,6 +86,8 @@ export interface ServeOptions extends ServerOptions {
   readonly eventStore?: EventStore["Service"]
   /** Where the application's read models and views are read. Default: the server has no routes of views. */
   readonly views?: ViewReader
+  /** Where the changes of views are read. Default: the server has no route that follows a view. */
+  readonly changes?: ChangeSource
   /** The system that the routes of operations are about. Default: the server has none of these routes. */
   readonly system?: System
 }
@@ -338,7 +343,7 @@ const routesOf =
       const { components, paths } = describe(aggregates, { commands: hasCommands, reads: true })
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
-      const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map())
+      const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map(), options.changes !== undefined)
       await documented(app, options.application.name, options.access?.isRequired === true, {
         paths: { ...paths, ...ofViews?.paths },
         components
@@ -374,9 +379,12 @@ const routesOf =
     if (roles.includes("api")) {
       const parts = { catalog, log, context, limits, metrics }
       await app.register(async (inner) => {
-        streams(inner, parts)
+        const add = streamRoutes(inner, parts)
+        streams(add, parts)
         records(inner, parts)
-        if (viewParts !== undefined) views(inner, viewParts)
+        if (viewParts === undefined) return
+        views(inner, viewParts)
+        if (options.changes !== undefined) changes(inner, { ...viewParts, source: options.changes, add })
       })
       const { status = Effect.succeed({ healthy: false, reason: "the server has no status" }), system } = options
       if (system !== undefined) await app.register(async (inner) => operations(inner, { system, status, held, limits }))

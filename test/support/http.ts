@@ -9,6 +9,7 @@ import { Log, LogError, specOf, type LogRecord, type NewRecord } from "../../src
 import { make } from "../../src/memory/log.ts"
 import { catalogOf } from "../../src/server/http/catalog.ts"
 import { serve, type ServeOptions } from "../../src/server/server.ts"
+import type { ChangeSource } from "../../src/server/changes/source.ts"
 import type { ViewReader } from "../../src/server/views/reader.ts"
 import application from "../../millrace.config.ts"
 
@@ -25,6 +26,18 @@ export const noViews: ViewReader = {
   rows: async () => ({ rows: [], isCut: false }),
   behind: async () => [],
   nextGoals: async () => ({})
+}
+
+/** Changes of a database that has no views. */
+export const noChanges: ChangeSource = {
+  open: () => Promise.reject(new Error("there are no views")),
+  keep: async () => false,
+  state: async () => ({ snapshot: "1:1:", end: "changes_expired", hasChanges: false }),
+  snapshot: async () => "1:1:",
+  rows: async () => ({ snapshot: "1:1:", rows: [], isCut: false }),
+  changes: async () => ({ rows: [], isCut: false }),
+  check: async () => {},
+  tidy: async () => 0
 }
 
 /** Starts a server on `log`; default: a new log in memory with the application's topics. */

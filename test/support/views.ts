@@ -7,6 +7,7 @@ import { Agg, Application, Column, Event, Projection, ReadModel, Topic, Window }
 import { connect } from "../../src/postgres/client/client.ts"
 import { reader, readerPassword } from "../../src/postgres/embedded/roles.ts"
 import type { ServeOptions } from "../../src/server/server.ts"
+import { changeSource } from "../../src/server/changes/source.ts"
 import { viewReader } from "../../src/server/views/reader.ts"
 import { openQueries } from "../../src/system/database.ts"
 import { openSystem } from "../../src/system/system.ts"
@@ -131,11 +132,16 @@ export const startViews = async (options: Partial<ServeOptions> = {}, queryMs = 
   const database = { url, readerUrl: reading.href, sql, embedded: false, failed: Effect.never }
   const app = application as unknown as ServeOptions["application"]
   const system = await run(openSystem(app, database))
-  const views = viewReader(await run(openQueries(database, queryMs)), sql)
-  const server = await start({ application: app, views, limits: { eventLoopDelayMs: 0 }, ...options }, system.log)
+  const queries = await run(openQueries(database, queryMs))
+  const views = viewReader(queries, sql)
+  const changes = changeSource(queries, sql)
+  const server = await start(
+    { application: app, views, changes, limits: { eventLoopDelayMs: 0 }, ...options },
+    system.log
+  )
   const stop = async () => {
     await server.stop()
     await Effect.runPromise(Scope.close(scope, Exit.void))
   }
-  return { ...server, database, views, sql, system, stop }
+  return { ...server, database, views, changes, sql, system, stop }
 }

@@ -30,11 +30,13 @@ export interface StreamRoute<A> {
 /** The connection of a request, which outlives the response of one that becomes a WebSocket. */
 const connectionOf = (request: FastifyRequest, reply: FastifyReply) => (request.ws ? request.raw.socket : reply.raw)
 
+/** Adds a route of streams. */
+export type StreamAdder = <A>(route: StreamRoute<A>) => void
 /** Returns what adds such routes. All of them together have `limits.streams` slots. */
 export const streamRoutes = (
   app: FastifyInstance,
   { limits, metrics }: { readonly limits: Limits; readonly metrics: Metrics }
-): (<A>(route: StreamRoute<A>) => void) => {
+): StreamAdder => {
   const running = new Set<RunningStream>()
   let taken = 0
   /** Takes a slot until the connection closes. */

@@ -23,7 +23,11 @@ const closeCodes: Readonly<Record<string, number>> = {
   log_unavailable: 1013,
   slow_client: 4000,
   position_gone: 4001,
-  too_many_messages: 4002
+  too_many_messages: 4002,
+  view_replaced: 4003,
+  changes_expired: 4004,
+  view_timeout: 4005,
+  unauthenticated: 4006
 }
 
 /** A message as JSON text. */

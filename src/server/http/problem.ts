@@ -83,6 +83,8 @@ export type ProblemCode =
   | "unknown_view"
   | "view_not_ready"
   | "view_timeout"
+  | "view_busy"
+  | "not_followable"
   | "not_by_tenant"
   | "unknown_column"
   | "unknown_operator"

@@ -1,13 +1,13 @@
 // The routes that stream the records of a topic, by server-sent events or a WebSocket.
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type { FastifyInstance, FastifyRequest } from "fastify"
+import type { FastifyRequest } from "fastify"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 import { isTimeMark } from "../../log/time-mark.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import { tenantFor } from "../access/access.ts"
 import { refusals } from "../http/openapi.ts"
-import { streamRoutes } from "../connection/routes.ts"
+import type { StreamAdder } from "../connection/routes.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
 import { fieldsOf, type ValueFields, wantsOf } from "./filter.ts"
@@ -76,7 +76,7 @@ interface Opened {
 }
 
 /** Adds `GET /v1/topics/:topic/stream`, and `GET /v1/alerts` if the application has that topic. Open streams end when the server closes. */
-export const streams = (app: FastifyInstance, parts: StreamParts): void => {
+export const streams = (add: StreamAdder, parts: StreamParts): void => {
   const { catalog, context, limits, log } = parts
   const tails = new Tails(log, limits.recentBytes, context)
   const bounds = sharedBounds(parts)
@@ -98,7 +98,6 @@ export const streams = (app: FastifyInstance, parts: StreamParts): void => {
       !isRetry(record) && !isTimeMark(record) && (tenant === undefined || record.tenant === tenant) && matches(record)
     return { topic, bounds: found, vector, wants }
   }
-  const add = streamRoutes(app, parts)
   const route = (url: string, summary: string, event: string, topicOf: (request: FastifyRequest) => string) =>
     add({
       url,

@@ -17,6 +17,8 @@ export interface ViewColumn {
 export interface DeclaredView {
   readonly kind: "table" | "window" | "view"
   readonly name: string
+  /** Whether several projections may write the table. */
+  readonly isShared: boolean
   /** The projections that write it; of a view none. */
   readonly writtenBy: ReadonlyArray<string>
   /** The columns of the primary key; of a view none. */
@@ -40,6 +42,7 @@ export const declaredViews = ({ projections, views }: Application.Any): Readonly
       found.set(name, {
         kind: target.kind,
         name,
+        isShared: target.shared,
         writtenBy,
         key,
         required: new Set(key),
@@ -52,7 +55,16 @@ export const declaredViews = ({ projections, views }: Application.Any): Readonly
     }
   }
   for (const { name, tenant = tenantColumn } of views)
-    found.set(name, { kind: "view", name, writtenBy: [], key: [], required: new Set(), tenant, columns: [] })
+    found.set(name, {
+      kind: "view",
+      name,
+      isShared: false,
+      writtenBy: [],
+      key: [],
+      required: new Set(),
+      tenant,
+      columns: []
+    })
   return new Map([...found].toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }
 

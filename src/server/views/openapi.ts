@@ -67,6 +67,31 @@ const listPath = {
     }
   }
 }
+const changesPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => ({
+  get: {
+    tags,
+    summary: `Rows of ${view.name}, and then every change of them`,
+    description:
+      "Server-sent events, or a WebSocket for a request with Upgrade: websocket. First the rows, then every change once, in the order in which those of " +
+      "a row were made: `snapshot` (forget what you have), `upsert` with a row, `delete` with a primary key, `live` (you have all rows). Each has an id: a " +
+      "client that sends it as Last-Event-ID, or as from, continues without a gap or a repetition. The last message, `end`, has the reason and the position.",
+    parameters: [
+      parameter("from", "`earliest` (default): all rows first; `latest`: changes alone; or an id"),
+      { name: "Last-Event-ID", in: "header", description: "The last id that the client has", schema: text },
+      parameter("waitFor", "A token of an answer to events: the rows have what follows from them"),
+      ...columns.flatMap(filtersOf)
+    ],
+    responses: {
+      200: { description: "a stream", content: { "text/event-stream": { schema: text } } },
+      400: refused("a column, an operator, a value or a position that the view does not have"),
+      403: refused("the credential belongs to a tenant, and the rows do not say whose they are"),
+      404: refused("the view is not there yet"),
+      429: refused("too many streams are open; send again after Retry-After seconds"),
+      504: refused("the projections have not processed what waitFor names"),
+      503: refused("the database does not answer, or transactions that write the table stay open")
+    }
+  }
+})
 const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
   const nullableOf = (column: ViewColumn): Json => {
     const schema = schemaOf(column)
@@ -115,16 +140,22 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
   }
 }
 
-/** Describes the routes of all views. `columns`: those that the database has; of others, those that are declared are described. */
+/**
+ * Describes the routes of all views. `columns`: those that the database has; of others, those that are declared are described. `hasChanges`: whether
+ * tables and windows can be followed.
+ */
 export const describeViews = (
   views: ReadonlyMap<string, DeclaredView>,
-  columns: ReadonlyMap<string, ReadonlyArray<ViewColumn>>
+  columns: ReadonlyMap<string, ReadonlyArray<ViewColumn>>,
+  hasChanges: boolean
 ): { readonly paths: Json } => ({
   paths: Object.fromEntries([
     ["/v1/views", listPath],
-    ...[...views.values()].map((view) => [
-      `/v1/views/${view.name}`,
-      viewPath(view, columns.get(view.name) ?? view.columns)
-    ])
+    ...[...views.values()].flatMap((view) => {
+      const own = columns.get(view.name) ?? view.columns
+      const path = [`/v1/views/${view.name}`, viewPath(view, own)] as const
+      if (!hasChanges || view.kind === "view") return [path]
+      return [path, [`/v1/views/${view.name}/changes`, changesPath(view, own)] as const]
+    })
   ])
 })

@@ -11,6 +11,19 @@ export interface PageStatement {
   readonly parameters: ReadonlyArray<string>
 }
 
+/** The column with a row's tenant, and the tenant whose rows alone are read. */
+export interface TenantOfRows {
+  readonly column: string
+  readonly name: string
+}
+/** Adds a parameter of a type to a statement, and returns its SQL. */
+export type Parameter = (value: string, type: string) => string
+/** Collects the parameters of a statement. */
+export const parametersFor = (): { readonly parameters: ReadonlyArray<string>; readonly parameter: Parameter } => {
+  const parameters: Array<string> = []
+  return { parameters, parameter: (value, type) => `$${parameters.push(value)}::text::${type}` }
+}
+
 const comparisons: Readonly<Partial<Record<Operator, string>>> = {
   eq: "=",
   ne: "is distinct from",
@@ -28,16 +41,12 @@ export const pageStatement = (
   view: DeclaredView,
   columns: ReadonlyArray<ViewColumn>,
   { after, filters, limit, order }: PageQuery,
-  tenant: { readonly column: string; readonly name: string } | undefined
+  tenant: TenantOfRows | undefined
 ): PageStatement => {
-  const parameters: Array<string> = []
-  const parameter = (value: string, type: string) => `$${parameters.push(value)}::text::${type}`
-  const expression = ({ asText, column }: OrderColumn) =>
-    asText ? `t.${quote(column.name)}::text collate "C"` : `t.${quote(column.name)}`
+  const { parameter, parameters } = parametersFor()
   const conditions = [
-    ...(tenant === undefined ? [] : [`t.${quote(tenant.column)} = ${parameter(tenant.name, "text")}`]),
-    ...filters.map((filter) => condition(filter, parameter)),
-    ...(after === undefined ? [] : [behind(order, after, { view, parameter, expression })])
+    ...conditionsOf(filters, tenant, parameter),
+    ...(after === undefined ? [] : [behind(order, after, { view, parameter })])
   ]
   const text = `select row_to_json(s)::text as row, json_build_array(${order
     .map(({ column }) => `t.${quote(column.name)}::text`)
@@ -50,7 +59,18 @@ limit ${limit + 1}${after === undefined || after.sent === 0 ? "" : ` offset ${af
   return { text, parameters }
 }
 
-type Parameter = (value: string, type: string) => string
+const expression = ({ asText, column }: OrderColumn) =>
+  asText ? `t.${quote(column.name)}::text collate "C"` : `t.${quote(column.name)}`
+
+/** The conditions of the rows `t` that a request asks for and a tenant may see. */
+export const conditionsOf = (
+  filters: ReadonlyArray<Filter>,
+  tenant: TenantOfRows | undefined,
+  parameter: Parameter
+): ReadonlyArray<string> => [
+  ...(tenant === undefined ? [] : [`t.${quote(tenant.column)} = ${parameter(tenant.name, "text")}`]),
+  ...filters.map((filter) => condition(filter, parameter))
+]
 const condition = ({ column, operator, values: [value = "", ...more] }: Filter, parameter: Parameter): string => {
   const name = `t.${quote(column.name)}`
   if (operator === "null") return `${name} is ${value === "true" ? "" : "not "}null`
@@ -63,16 +83,11 @@ const condition = ({ column, operator, values: [value = "", ...more] }: Filter, 
  * The condition of rows behind the last one of the page before, as PostgreSQL orders them: nulls come last, or first if the order is
  * descending. Without a primary key equal rows are included: of these, `offset` skips those that were sent.
  */
-const behind = (
+export const behind = (
   order: ReadonlyArray<OrderColumn>,
-  { values }: After,
-  use: {
-    readonly view: DeclaredView
-    readonly parameter: Parameter
-    readonly expression: (one: OrderColumn) => string
-  }
+  { values }: Pick<After, "values">,
+  { parameter, view }: { readonly view: DeclaredView; readonly parameter: Parameter }
 ): string => {
-  const { expression, parameter, view } = use
   let text = view.key.length > 0 ? "false" : "true"
   for (let i = order.length - 1; i >= 0; i--) {
     const one = order[i]!

@@ -38,6 +38,33 @@ export interface ViewReader {
 /** How many rows are fetched at once. */
 const rowsPerFetch = 50
 
+/** The rows of a statement, as many as have `maxBytes` together by `bytesOf`, and one in any case. */
+export const fetchRows = async <A extends object>(
+  sql: Sql,
+  what: string,
+  { parameters, text }: PageStatement,
+  { bytesOf, maxBytes }: { readonly bytesOf: (row: A) => number; readonly maxBytes: number }
+): Promise<{ readonly rows: ReadonlyArray<A>; readonly isCut: boolean }> => {
+  const rows: Array<A> = []
+  let bytes = 0
+  let isCut = false
+  const read = query(what, async () => {
+    await sql.unsafe<Array<A>>(text, [...parameters]).cursor(rowsPerFetch, (found) => {
+      for (const one of found) {
+        if (rows.length > 0 && bytes + bytesOf(one) > maxBytes) {
+          isCut = true
+          return sql.CLOSE
+        }
+        rows.push({ ...one })
+        bytes += bytesOf(one)
+      }
+      return undefined
+    })
+  })
+  await Effect.runPromise(read)
+  return { rows, isCut }
+}
+
 // a domain has the form of its base type
 const columnsSql = `
 select c.relname as view, a.attname as name, format_type(coalesce(nullif(t.typbasetype, 0), a.atttypid), null) as type
@@ -76,26 +103,8 @@ export const viewReader = (sql: Sql, system: Sql): ViewReader => ({
     const byView = Map.groupBy(rows, ({ view }) => view)
     return new Map([...byView].map(([view, list]) => [view, list.map(({ name, type }) => ({ name, type }))]))
   },
-  rows: async ({ parameters, text }, maxBytes) => {
-    const rows: Array<PageRow> = []
-    let bytes = 0
-    let isCut = false
-    const read = query("read a view", async () => {
-      await sql.unsafe<Array<PageRow>>(text, [...parameters]).cursor(rowsPerFetch, (found) => {
-        for (const one of found) {
-          if (rows.length > 0 && bytes + one.row.length > maxBytes) {
-            isCut = true
-            return sql.CLOSE
-          }
-          rows.push({ row: one.row, cursor: one.cursor })
-          bytes += one.row.length
-        }
-        return undefined
-      })
-    })
-    await Effect.runPromise(read)
-    return { rows, isCut }
-  }
+  rows: (statement, maxBytes) =>
+    fetchRows<PageRow>(sql, "read a view", statement, { bytesOf: ({ row }) => row.length, maxBytes })
 })
 
 /** The error of PostgreSQL that a read was rejected with; undefined if it is another one. */

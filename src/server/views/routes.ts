@@ -7,7 +7,7 @@ import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { assertByTenant, type DeclaredView, knownView, tenantOf, type ViewColumn } from "./catalog.ts"
 import { cursorText, pageQueryOf, type PageQuery } from "./page-query.ts"
-import { pageStatement } from "./page-sql.ts"
+import { pageStatement, type TenantOfRows } from "./page-sql.ts"
 import { type PageRow, sqlErrorOf, type ViewReader } from "./reader.ts"
 import { dependenciesOf, waitFor } from "./waiting.ts"
 
@@ -25,7 +25,7 @@ const reading = { scope: "read" } as const
 const rememberMs = 1_000
 
 /** The answer to a read that failed. A value that passed the checks and that PostgreSQL refuses is the client's. */
-const problemOf = (cause: unknown, { viewMs }: Limits): unknown => {
+export const problemOf = (cause: unknown, { viewMs }: Limits): unknown => {
   const error = sqlErrorOf(cause)
   if (error === undefined) return cause
   if (error.code === "57014")
@@ -55,10 +55,11 @@ const problemOf = (cause: unknown, { viewMs }: Limits): unknown => {
   return cause
 }
 /** A column or a view that is there no more: a version was promoted meanwhile. */
-const hasChanged = (cause: unknown): boolean => ["42703", "42P01", "0A000"].includes(sqlErrorOf(cause)?.code ?? "")
+export const hasChanged = (cause: unknown): boolean =>
+  ["42703", "42P01", "0A000"].includes(sqlErrorOf(cause)?.code ?? "")
 
 /** The columns of all views, which are read at most once in `rememberMs`. */
-const rememberedColumns = ({ reader, views }: ViewParts) => {
+export const rememberedColumns = ({ reader, views }: Pick<ViewParts, "reader" | "views">) => {
   let read: { readonly columns: ReturnType<ViewReader["columns"]>; readonly at: number } | undefined
   return (isFresh: boolean): ReturnType<ViewReader["columns"]> => {
     if (read !== undefined && !isFresh && performance.now() - read.at < rememberMs) return read.columns
@@ -101,6 +102,22 @@ const described = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => ({
   columns
 })
 
+/** The problem of a view that the database does not have. */
+export const notReady = (name: string): Problem =>
+  new Problem(
+    404,
+    "view_not_ready",
+    `${name} is not there yet: readers see a new read model once its version is promoted`,
+    "see millrace status, and send the request again later"
+  )
+/** Whose rows a request may read; undefined: all. Throws a `Problem` 403 if the rows do not say whose they are. */
+export const tenantOfRows = (
+  { principal }: FastifyRequest,
+  view: DeclaredView,
+  columns: ReadonlyArray<ViewColumn>
+): TenantOfRows | undefined =>
+  principal.tenant === undefined ? undefined : { column: assertByTenant(view, columns), name: principal.tenant }
+
 /** Adds `GET /v1/views` and `GET /v1/views/:name`. */
 export const views = (app: FastifyInstance, parts: ViewParts): void => {
   const { application, limits, reader, views: declared } = parts
@@ -119,16 +136,8 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
 
   const page = async (request: FastifyRequest, view: DeclaredView, isFresh: boolean): Promise<string> => {
     const columns = (await columnsOfAll(isFresh)).get(view.name)
-    if (columns === undefined)
-      throw new Problem(
-        404,
-        "view_not_ready",
-        `${view.name} is not there yet: readers see a new read model once its version is promoted`,
-        "see millrace status, and send the request again later"
-      )
-    const { principal } = request
-    const tenant =
-      principal.tenant === undefined ? undefined : { column: assertByTenant(view, columns), name: principal.tenant }
+    if (columns === undefined) throw notReady(view.name)
+    const tenant = tenantOfRows(request, view, columns)
     const query = pageQueryOf(request.query as Readonly<Record<string, unknown>>, view, columns)
     const { isCut, rows } = await reader.rows(pageStatement(view, columns, query, tenant), limits.viewBytes)
     const shown = rows.slice(0, query.limit)

@@ -11,7 +11,7 @@ import type { Access } from "../../../src/server/access/access.ts"
 import type { Scope as KeyScope } from "../../../src/server/access/principal.ts"
 import type { System } from "../../../src/system/system.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
-import { json, noViews, post, recordsOf, stream, transfer } from "../../support/http.ts"
+import { json, noChanges, noViews, post, recordsOf, stream, transfer } from "../../support/http.ts"
 import { server as postgres } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -46,7 +46,7 @@ beforeAll(async () => {
   server = await startServer(
     undefined,
     {},
-    { access, status: Effect.succeed({ healthy: true }), system, views: noViews }
+    { access, status: Effect.succeed({ healthy: true }), system, views: noViews, changes: noChanges }
   )
 }, 60_000)
 afterAll(async () => {

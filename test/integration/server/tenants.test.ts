@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { Log } from "../../../src/log/log.ts"
 import type { Principal } from "../../../src/server/access/principal.ts"
 import { serve } from "../../../src/server/server.ts"
+import { changeSource } from "../../../src/server/changes/source.ts"
 import { viewReader } from "../../../src/server/views/reader.ts"
 import { openQueries } from "../../../src/system/database.ts"
 import { readStatus } from "../../../src/system/observed.ts"
@@ -110,12 +111,14 @@ beforeAll(async () => {
   system = await run(openSystem(application, database))
   await run(Effect.forkScoped(Effect.all([runProjections(system), runRelay(system)], { concurrency: "unbounded" })))
   const keys = { principalOf: (key: string) => Promise.resolve(principals[key]) }
+  const queries = await run(openQueries(database, 5_000))
   const served = serve({
     application,
     eventStore: system.eventStore,
     system,
     status: Effect.map(Effect.orDie(readStatus(system)), (found) => ({ ...found })),
-    views: viewReader(await run(openQueries(database, 5_000)), database.sql),
+    views: viewReader(queries, database.sql),
+    changes: changeSource(queries, database.sql),
     access: { isRequired: true, keys },
     port: 0,
     limits: { eventLoopDelayMs: 0, waitMs: 5_000 }

@@ -3,14 +3,14 @@ import { readFileSync } from "node:fs"
 import { expect, test } from "vitest"
 import type { System } from "../../../src/system/system.ts"
 import { startServer } from "../../support/aggregate-http.ts"
-import { noViews } from "../../support/http.ts"
+import { noChanges, noViews } from "../../support/http.ts"
 
 const page = readFileSync(new URL("../../../docs/reference/http.md", import.meta.url), "utf8")
 
 test("http.md has every route of a server, and no other", async () => {
   // the routes of operations are described without a system that they could ask
   const system = { database: {} } as unknown as System
-  const running = await startServer(undefined, {}, { system, views: noViews })
+  const running = await startServer(undefined, {}, { system, views: noViews, changes: noChanges })
   const response = await fetch(`${running.url}/openapi.json`)
   const { paths } = (await response.json()) as { readonly paths: Readonly<Record<string, object>> }
   const pages = await Promise.all(["/docs", "/openapi.json"].map((path) => fetch(running.url + path)))
