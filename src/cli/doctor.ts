@@ -2,15 +2,17 @@
 import { Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { portSetting } from "./http-port.ts"
 import { config, data, json, port, runToExitCode } from "./flags.ts"
 
 /** `millrace doctor`. */
 export const doctor = Command.make("doctor", { data, config, port, json }, (flags) =>
   runToExitCode(
-    Effect.flatMap(
-      Effect.promise(() => import("./doctor-actions.ts")),
-      (module) => module.doctor({ ...flags, config: Option.getOrUndefined(flags.config) })
-    )
+    Effect.gen(function* () {
+      const module = yield* Effect.promise(() => import("./doctor-actions.ts"))
+      const port = Option.getOrUndefined(flags.port) ?? (yield* portSetting) ?? 7070
+      return yield* module.doctor({ ...flags, port, config: Option.getOrUndefined(flags.config) })
+    })
   )
 ).pipe(
   Command.withDescription(

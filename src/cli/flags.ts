@@ -1,9 +1,11 @@
 // The flags that several commands share, and how every command ends.
 import * as Cause from "effect/Cause"
-import { Flag } from "effect/cli"
+import { Flag, GlobalFlag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { exitCodeOf, explain } from "./command-failure.ts"
+import { warn } from "./print.ts"
+import { settingsOfProcess } from "./settings-file.ts"
 import { terminalText } from "./terminal-text.ts"
 import { misspelledVariable } from "./variables.ts"
 
@@ -16,7 +18,7 @@ export const toggle = (name: string, description: string) =>
 
 export const data = Flag.String("data").pipe(
   Flag.withDescription("State directory of the embedded PostgreSQL; not used if MILLRACE_DATABASE_URL is set"),
-  Flag.withDefault(".millrace")
+  Flag.withDefault(Effect.sync(() => process.env["MILLRACE_DATA"] || ".millrace"))
 )
 export const config = optionalText("config", "File of the application; default: millrace.config.ts")
 /** `--config` of commands that need no application. */
@@ -25,10 +27,15 @@ export const ownConfig = optionalText(
   "File of the application; the command then fails if the database belongs to another one"
 )
 export const json = toggle("json", "Print JSON")
-export const port = Flag.Int("port").pipe(
-  Flag.withDescription("Port of the HTTP server on 127.0.0.1; 0 picks a free port; default: 7070"),
-  Flag.withDefault(7070)
+export const port = Flag.optional(
+  Flag.Int("port").pipe(
+    Flag.withDescription("Port of the HTTP server; 0 picks a free port; default: MILLRACE_HTTP_PORT, or 7070")
+  )
 )
+/** The file of settings, of every command. It is read before the flags are. */
+export const settings = GlobalFlag.Setting("settings")({
+  flag: optionalText("settings", "File of settings; default: millrace.json beside the application, if there is one")
+})
 
 /** Where others than this machine reach the server, and whether they need credentials. */
 export const http = {
@@ -40,8 +47,8 @@ export const http = {
 }
 
 const checkVariables = Effect.suspend(() => {
-  const misspelled = misspelledVariable(process.env)
-  return misspelled === undefined ? Effect.void : Effect.fail(misspelled)
+  const { failure = misspelledVariable(process.env), warnings } = settingsOfProcess()
+  return failure === undefined ? Effect.forEach(warnings, warn, { discard: true }) : Effect.fail(failure)
 })
 
 const interruptedCodes = { SIGINT: 130, SIGTERM: 143 } as const

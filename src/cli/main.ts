@@ -19,7 +19,8 @@ import { withStatements } from "./arguments.ts"
 import { dlq } from "./dlq.ts"
 import { doctor } from "./doctor.ts"
 import { explain } from "./explain.ts"
-import { config, data, http, json, optionalText, ownConfig, port, runToExitCode, toggle } from "./flags.ts"
+import { config, data, http, json, optionalText, ownConfig, port, runToExitCode, settings, toggle } from "./flags.ts"
+import { portSetting } from "./http-port.ts"
 import { init } from "./init.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
@@ -30,6 +31,7 @@ import { pause, resume } from "./pause.ts"
 import { promote } from "./promote.ts"
 import { erase, exportSubject } from "./erase.ts"
 import { retire } from "./retire.ts"
+import { settingsOfProcess } from "./settings-file.ts"
 import { showConfig } from "./show-config.ts"
 import { subscribe } from "./subscribe.ts"
 import { tail } from "./tail.ts"
@@ -84,6 +86,7 @@ const dev = Command.make(
         return yield* module.dev({
           ...flags,
           speed,
+          port: Option.getOrUndefined(flags.port) ?? (yield* portSetting) ?? 7070,
           host: Option.getOrUndefined(flags.host),
           config: Option.getOrUndefined(config),
           features: Option.getOrUndefined(features),
@@ -116,7 +119,7 @@ const start = Command.make(
     port: Flag.optional(
       Flag.Int("port").pipe(
         Flag.withDescription(
-          "Port of the HTTP server on 127.0.0.1, which every role has: /healthz, /readyz, /metrics, /status; 0 picks a free port; default: 7070 for a gateway or an api, else a free one"
+          "Port of the HTTP server, which every role has: /healthz, /readyz, /metrics, /status; 0 picks a free port; default: MILLRACE_HTTP_PORT, or 7070 for a gateway or an api, else a free one"
         )
       )
     ),
@@ -310,6 +313,8 @@ const nodeServices = Layer.provideMerge(
   Layer.mergeAll(NodeFileSystem.layer, NodePath.layer, NodeStdio.layer, NodeTerminal.layer)
 )
 const hasLostOutput = watchOutput()
+// before the flags are read, some of which have their defaults from settings
+settingsOfProcess()
 if (process.argv[2] === "sql") process.argv = [...process.argv.slice(0, 3), ...withStatements(process.argv.slice(3))]
 
 Command.make("millrace").pipe(
@@ -345,6 +350,7 @@ Command.make("millrace").pipe(
     sql,
     url
   ]),
+  Command.withGlobalFlags([settings]),
   Command.run({ version }),
   // logs go to standard error: standard output is for results
   Effect.provide(

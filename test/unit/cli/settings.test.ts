@@ -6,7 +6,7 @@ import { variables } from "../../../src/cli/variables.ts"
 
 test("each variable has a line; one that is empty or not set has its default", () => {
   const settings = settingsIn({ MILLRACE_HTTP_HOST: "", MILLRACE_KAFKA_COMPRESSION: "zstd" })
-  expect(settings.map(({ name }) => name)).toEqual(variables)
+  expect([...settings.map(({ name }) => name), "MILLRACE_SETTINGS"]).toEqual(variables)
   const of = (name: string) => settings.find((one) => one.name === name)
   expect(of("MILLRACE_HTTP_HOST")).toMatchObject({ value: "127.0.0.1", from: "default" })
   expect(of("MILLRACE_KAFKA_COMPRESSION")).toMatchObject({ value: "zstd", from: "environment" })
