@@ -16,7 +16,8 @@ import { openLog } from "../system/open-log.ts"
 import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { openProgress } from "./progress.ts"
-import { httpAddress } from "./http-options.ts"
+import { httpOptions } from "./http-options.ts"
+import { portSetting } from "./http-port.ts"
 import { assertPortFree } from "../server/port.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -37,10 +38,10 @@ export const start = Effect.fnUntraced(function* (options: {
 }) {
   const roles = yield* parseRoles(options.roles)
   const application = yield* loadApplication(options.config)
-  const flags = { ...options, port: options.port ?? defaultPort(roles) }
+  const flags = { ...options, port: options.port ?? (yield* portSetting) ?? defaultPort(roles) }
   const services = yield* servicesText(options.data)
   const hasRoutes = roles.includes("gateway") || roles.includes("api")
-  const waiting = { address: httpAddress(flags), services, hasRoutes, isLocal: yield* isLocal }
+  const waiting = { address: yield* httpOptions(flags), services, hasRoutes, isLocal: yield* isLocal }
   const line = `${application.name} runs against ${services}`
   // standard output is for JSON
   yield* options.json ? warn(line) : print(`millrace ${line}`)
@@ -51,7 +52,7 @@ export const start = Effect.fnUntraced(function* (options: {
     Effect.gen(function* () {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
       const system = yield* openWaiting(opening, waiting)
-      const server = yield* serveHttp(system, roles, flags)
+      const server = yield* serveHttp(system, roles, waiting.address, flags)
       const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
       yield* print(
         options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`

@@ -1,16 +1,18 @@
 // Runs `millrace dev`: all roles of a system in one process, fed from a file if one is given.
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import { countEvents, countRows } from "../postgres/store/status.ts"
 import { readTimers } from "../postgres/store/timer-status.ts"
 import { loadApplication, type AnyApplication } from "./config.ts"
 import { drained } from "./shutdown.ts"
 import { CommandFailed, exitCodes, usageError } from "./command-failure.ts"
-import { feed, feedProgress, type FeedResult } from "./feed.ts"
+import { feed, type FeedOptions, feedProgress, type FeedResult } from "./feed.ts"
+import { type ClientTls, clientTls } from "./http-client.ts"
 import type { Progress } from "./progress.ts"
 import { readHotKeys } from "./hot-keys.ts"
 import { topicsOf } from "../model/application.ts"
 import { alertsTopic } from "../server/streams/routes.ts"
+import type { TlsOptions } from "../server/http/tls.ts"
 import { watchAlerts } from "./print-alerts.ts"
 import { watchAggregates } from "./print-aggregates.ts"
 import { openDatabase, type Database } from "../system/database.ts"
@@ -18,7 +20,7 @@ import { dataFlag } from "../system/findings.ts"
 import { openSystem, readDeployments, type System } from "../system/system.ts"
 import { untilProcessed } from "../system/until-processed.ts"
 import { print } from "./print.ts"
-import { httpAddress } from "./http-options.ts"
+import { httpOptions } from "./http-options.ts"
 import { queryOf, readModelsOf, readModelsText } from "./print-read-models.ts"
 import { ownCommand } from "./own-command.ts"
 import { isLocal, openWaiting, roles, runLoops, serveHttp, servicesText, type WaitingOptions } from "./serve.ts"
@@ -63,7 +65,7 @@ export const dev = Effect.fnUntraced(function* (options: DevFlags) {
   const lookups = yield* lookupFiles(application, options)
   const services = yield* servicesText(options.data)
   yield* printLine(options, `millrace ${application.name} runs against ${services}`)
-  const waiting = { address: httpAddress(options), services, hasRoutes: true, isLocal: yield* isLocal }
+  const waiting = { address: yield* httpOptions(options), services, hasRoutes: true, isLocal: yield* isLocal }
   yield* assertPortFree(waiting.address)
   if (waiting.isLocal && !existsSync(options.data))
     yield* printLine(options, `creating the database in ${options.data}: once, and some seconds long`)
@@ -78,7 +80,7 @@ const runSystem = Effect.fnUntraced(function* (
   waiting: WaitingOptions
 ) {
   const system = yield* openWaiting(openSystem(application, database, { makesTopics: true }), waiting)
-  const server = yield* serveHttp(system, roles, options)
+  const server = yield* serveHttp(system, roles, waiting.address, options)
   yield* printLine(options, banner(application, options, database, server.url))
   if (!options.json && !options.once) {
     const show = (line: string) => printLine(options, line)
@@ -92,7 +94,10 @@ const runSystem = Effect.fnUntraced(function* (
     yield* Effect.forkScoped(watchAggregates(system, dataFlag(database.embeddedDir), show))
   }
   const work = Effect.gen(function* () {
-    const { fed, here, ...result } = yield* sendFiles(system, options, server.url)
+    const { fed, here, ...result } = yield* sendFiles(system, options, {
+      url: server.url,
+      ...(waiting.address.tls && { tls: yield* ownTls(waiting.address.tls) })
+    })
     if (options.json) yield* print(JSON.stringify(result))
     else if (options.input !== undefined)
       yield* printLine(options, summary({ ...result, ...here }, dataFlag(database.embeddedDir)))
@@ -176,11 +181,22 @@ const lookupFiles = Effect.fnUntraced(function* (application: AnyApplication, { 
   return files
 })
 
+/** How this process recognizes its own server: by the certificate that this has, whatever its name is. */
+const ownTls = ({ cert }: TlsOptions) =>
+  Effect.try({
+    try: (): ClientTls => ({ ...clientTls(), ca: readFileSync(cert, "utf8"), isOwnServer: true }),
+    catch: (error) => error
+  })
+
 /** Sends the files, waits until they are processed, and returns the counts of `--json`. */
-const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptions, url: string) {
+const sendFiles = Effect.fnUntraced(function* (
+  system: System,
+  options: DevOptions,
+  gateway: Pick<FeedOptions, "url" | "tls">
+) {
   const before = yield* countsOf(system)
   for (const { file, topic } of options.lookups) {
-    const fed = yield* feed(file, { url, topic, speed: "max" })
+    const fed = yield* feed(file, { ...gateway, topic, speed: "max" })
     if (fed.rejected > 0) {
       return yield* new CommandFailed({
         message: `the gateway rejected ${counted(fed.rejected, "record")} of ${file}, for example ${fed.examples[0]}`,
@@ -194,7 +210,12 @@ const sendFiles = Effect.fnUntraced(function* (system: System, options: DevOptio
   const fed =
     options.input === undefined
       ? nothing
-      : yield* feed(options.input, { url, topic: undefined, speed: options.speed, ...(onProgress && { onProgress }) })
+      : yield* feed(options.input, {
+          ...gateway,
+          topic: undefined,
+          speed: options.speed,
+          ...(onProgress && { onProgress })
+        })
   if (options.input !== undefined || options.once) yield* untilProcessed(system)
   const seconds = (performance.now() - started) / 1000
   const after = yield* countsOf(system)

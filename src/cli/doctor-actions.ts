@@ -12,6 +12,7 @@ import { checkServices } from "../system/doctor.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { exitCodes } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
+import { clientTls, httpClient } from "./http-client.ts"
 import { httpAddress } from "./http-options.ts"
 import { print } from "./print.ts"
 import { terminalLine } from "./terminal-text.ts"
@@ -95,8 +96,11 @@ const typesCheck = Effect.callback<Check>((resume) => {
 /** Whether a program answers there as a server of Millrace does. */
 const isOwnServer = async (host: string, port: number): Promise<boolean> => {
   try {
-    const response = await fetch(`http://${host}:${port}/healthz`, { signal: AbortSignal.timeout(2_000) })
-    return (await response.text()) === '{"status":"ok"}'
+    const cert = process.env["MILLRACE_HTTP_TLS_CERT"] ?? ""
+    const tls = cert === "" ? {} : { ...clientTls(), ca: readFileSync(cert, "utf8"), isOwnServer: true }
+    const url = new URL(`${cert === "" ? "http" : "https"}://${host}:${port}/healthz`)
+    const signal = AbortSignal.timeout(2_000)
+    return (await httpClient(tls)(url, { method: "GET", headers: {}, signal })).text === '{"status":"ok"}'
   } catch {
     return false
   }

@@ -1,7 +1,9 @@
 // Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
 import * as Effect from "effect/Effect"
 import { CommandFailed, usageError } from "./command-failure.ts"
+import { type ClientAnswer, type ClientTls, clientTls, httpClient, isRefusedByTls } from "./http-client.ts"
 import { linesOf, sizeOf, type InputLine, type InputSize } from "./input-lines.ts"
+import type { InvalidEnvironment } from "../system/errors.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { rateText } from "../text/rate.ts"
 import type { Progress } from "./progress.ts"
@@ -27,6 +29,8 @@ export interface FeedOptions {
   readonly onProgress?: (result: FeedResult, size: InputSize) => void
   /** How long the gateway may be away, too busy or silent before sending ends. Default 30 seconds. */
   readonly patienceMs?: number
+  /** How the gateway is recognized. Default: as the settings say. */
+  readonly tls?: ClientTls
 }
 
 const linesPerRequest = 4_000
@@ -45,7 +49,22 @@ const warn = (text: string): void => void process.stderr.write(`millrace: ${term
  * ids make safe; standard error says so. Fails with the number of events that the log has.
  */
 export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
-  Effect.andThen(assertUrl(options.url), sending(file, options))
+  Effect.gen(function* () {
+    yield* assertUrl(options.url)
+    const ask = yield* Effect.try({
+      try: () => httpClient(options.tls ?? clientTls()),
+      catch: (error) => {
+        const { message, try: advice } = error as InvalidEnvironment
+        return usageError(message, advice)
+      }
+    })
+    return yield* sending(file, { ...options, ask })
+  })
+/** How requests are sent. */
+type Ask = ReturnType<typeof httpClient>
+interface Sending extends FeedOptions {
+  readonly ask: Ask
+}
 /** Fails if no request could ever be sent to the URL. */
 const assertUrl = (text: string): Effect.Effect<void, CommandFailed> => {
   const url = URL.parse(text)
@@ -54,7 +73,7 @@ const assertUrl = (text: string): Effect.Effect<void, CommandFailed> => {
   const reason = isHttp ? "has a user or a password, which are not sent" : "is not an http:// or https:// URL"
   return Effect.fail(usageError(`the URL of the gateway ${reason}`, "MILLRACE_URL=http://127.0.0.1:7070"))
 }
-const sending = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
+const sending = (file: string, options: Sending): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
     try: (signal) => {
       const size = sizeOf(file)
@@ -83,7 +102,7 @@ export const nameOf = (file: string): string => (file === "-" ? "standard input"
 const send = async (
   lines: AsyncIterable<InputLine>,
   size: InputSize,
-  options: FeedOptions,
+  options: Sending,
   signal: AbortSignal
 ): Promise<FeedResult> => {
   const { speed } = options
@@ -136,7 +155,7 @@ const notUtf8 = ({ number }: InputLine): FeedResult => {
 }
 
 /** Why a request is sent again; undefined if that cannot help. */
-const reasonToRepeat = (answer: Response | Error): string | undefined => {
+const reasonToRepeat = (answer: ClientAnswer | Error): string | undefined => {
   if (answer instanceof Error) {
     const { cause, message } = answer
     return cause instanceof Error ? cause.message || String((cause as { readonly code?: string }).code) : message
@@ -155,7 +174,7 @@ const credential = (): Readonly<Record<string, string>> => {
 /** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
 const post = async (
   lines: ReadonlyArray<InputLine>,
-  { patienceMs = defaultPatienceMs, topic, url }: FeedOptions,
+  { ask, patienceMs = defaultPatienceMs, topic, url }: Sending,
   signal: AbortSignal,
   before: number
 ): Promise<FeedResult> => {
@@ -165,20 +184,25 @@ const post = async (
   const body = lines.map(({ text }) => text).join("\n")
   const until = performance.now() + patienceMs
   for (let attempt = 1; ; attempt++) {
-    const answer = await fetch(target, {
+    const answer = await ask(target, {
       method: "POST",
       headers: { "content-type": "application/x-ndjson", ...credential() },
       body,
       signal: AbortSignal.any([signal, AbortSignal.timeout(answerMs)])
     }).catch((error: unknown) => error as Error)
     signal.throwIfAborted()
-    const text = answer instanceof Error ? "" : await answer.text().catch(() => "")
-    if (answer instanceof Response && answered.has(answer.status) && text.includes('"accepted":'))
+    const text = answer instanceof Error ? "" : answer.text
+    if (!(answer instanceof Error) && answered.has(answer.status) && text.includes('"accepted":'))
       return resultOf(text, lines)
     const sent = `the log has ${counted(before, "event")} of it, up to line ${lines[0]!.number - 1}`
+    if (answer instanceof Error && isRefusedByTls(answer))
+      throw new CommandFailed({
+        message: `the gateway at ${url} and this command do not accept each other: ${answer.message}; ${sent}`,
+        try: "name the authority of its certificate in MILLRACE_CLIENT_TLS_CA (or NODE_EXTRA_CA_CERTS), and a certificate of this command in MILLRACE_CLIENT_TLS_CERT and MILLRACE_CLIENT_TLS_KEY if it asks for one"
+      })
     const reason = reasonToRepeat(answer)
     if (reason === undefined) {
-      const { status } = answer as Response
+      const { status } = answer as ClientAnswer
       const message = `the gateway at ${url} answered ${status}: ${text.slice(0, 500)}; ${sent}`
       const isRefused = status === 401 || status === 403
       const cause = isRefused

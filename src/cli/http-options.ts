@@ -6,8 +6,11 @@ import type { Access } from "../server/access/access.ts"
 import { ApiKeys } from "../server/access/api-keys.ts"
 import { makeJwtCheck } from "../server/access/jwt.ts"
 import { authOption, jwtOptions } from "../server/access/options.ts"
+import { certificateReader } from "../server/access/certificates.ts"
+import { TlsUnusable } from "../server/http/tls.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
 import { InvalidEnvironment } from "../system/errors.ts"
+import { httpSettings, type HttpSettings } from "./http-settings.ts"
 import { CommandFailed } from "./command-failure.ts"
 import { commaSeparated } from "../text/comma-separated.ts"
 
@@ -25,6 +28,8 @@ export interface HttpAddress {
   /** The names in `MILLRACE_HTTP_HOSTS`, which a Host header may have beside those of this machine. */
   readonly hosts: ReadonlyArray<string>
 }
+/** Where a server listens, and how it protects itself. */
+export interface HttpOptions extends HttpAddress, HttpSettings {}
 
 /** The address of a server: `--host`, else `MILLRACE_HTTP_HOST`, else 127.0.0.1. */
 export const httpAddress = ({ host, port }: Pick<HttpFlags, "host" | "port">): HttpAddress => ({
@@ -32,6 +37,18 @@ export const httpAddress = ({ host, port }: Pick<HttpFlags, "host" | "port">): H
   port,
   hosts: commaSeparated(process.env["MILLRACE_HTTP_HOSTS"] ?? "")
 })
+
+/** The address of a server, and what the settings say about it. Fails if they cannot be meant, or TLS cannot use its files. */
+export const httpOptions = (
+  flags: Pick<HttpFlags, "host" | "port">
+): Effect.Effect<HttpOptions, InvalidEnvironment | TlsUnusable> =>
+  Effect.try({
+    try: () => ({ ...httpAddress(flags), ...httpSettings(process.env) }),
+    catch: (error) =>
+      error instanceof InvalidEnvironment || error instanceof TlsUnusable
+        ? error
+        : new InvalidEnvironment({ message: String(error) })
+  })
 
 const fromEnvironment = <A>(read: () => A) =>
   Effect.try({ try: read, catch: (cause) => new InvalidEnvironment({ message: (cause as Error).message }) })
@@ -42,23 +59,32 @@ const fromEnvironment = <A>(read: () => A) =>
  */
 export const accessOf = Effect.fnUntraced(function* (
   sql: Sql,
-  { host, hosts }: Pick<HttpAddress, "host" | "hosts">,
+  {
+    certificates,
+    host,
+    hosts,
+    tls,
+    trustedProxies
+  }: Pick<HttpOptions, "certificates" | "host" | "hosts" | "tls" | "trustedProxies">,
   insecure: boolean
 ): Effect.fn.Return<Access, unknown> {
   const asked = yield* fromEnvironment(() => authOption(process.env))
   const options = yield* fromEnvironment(() => jwtOptions(process.env))
-  const isReached = !isLoopbackName(host) || hosts.some((name) => !isLoopbackName(name))
+  const isReached = !isLoopbackName(host) || hosts.some((name) => !isLoopbackName(name)) || trustedProxies.length > 0
+  const hasCertificates = tls?.ca !== undefined && certificates.length > 0
   const isRequired = !insecure && (asked ?? isReached)
   if (isReached && asked === false && !insecure)
     return yield* new CommandFailed({
       message: `the server listens on ${host} and MILLRACE_HTTP_AUTH is optional: everyone who reaches it could do everything`,
       try: "MILLRACE_HTTP_AUTH=required; or --insecure, if something in front of it lets only the right ones in"
     })
-  if (isRequired && options === undefined && !(yield* hasApiKey(sql)))
+  const reachedAs = hosts.length > 0 ? `as ${hosts.join(", ")}` : `through the proxies ${trustedProxies.join(", ")}`
+  if (isRequired && options === undefined && !hasCertificates && !(yield* hasApiKey(sql)))
     return yield* new CommandFailed({
-      message: `the server needs credentials, because it can be reached ${isLoopbackName(host) ? `as ${hosts.join(", ")}` : `on ${host}`}, and there are none: no API key, and no MILLRACE_JWT_KEYS`,
+      message: `the server needs credentials, because it can be reached ${isLoopbackName(host) ? reachedAs : `on ${host}`}, and there are none: no API key, and no MILLRACE_JWT_KEYS`,
       try: "millrace keys create NAME --scopes ingest,read,operate, then start again; or --insecure, to let everyone in who reaches it"
     })
   const jwt = options && (yield* Effect.promise(() => makeJwtCheck(options)))
-  return { isRequired, keys: new ApiKeys(sql), jwt }
+  const certificate = tls?.ca === undefined ? undefined : certificateReader(certificates)
+  return { isRequired, keys: new ApiKeys(sql), jwt, certificate }
 })

@@ -7,7 +7,7 @@ import { Log } from "../log/log.ts"
 import { CommandFailed, exitCodes } from "./command-failure.ts"
 import { healthMaxAgeMs, kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { systemMetricsText, withCounts } from "../system/metrics.ts"
-import { accessOf, type HttpAddress, httpAddress, type HttpFlags } from "./http-options.ts"
+import { accessOf, type HttpFlags, type HttpOptions } from "./http-options.ts"
 import { defaultLimits } from "../server/http/limits.ts"
 import { changeSource } from "../server/changes/source.ts"
 import { viewReader } from "../server/views/reader.ts"
@@ -73,7 +73,7 @@ const slowMs = 2_000
 /** How a process waits for what it opens. */
 export interface WaitingOptions {
   /** Where the process listens; at port 0 nothing is served meanwhile. */
-  readonly address: HttpAddress
+  readonly address: HttpOptions
   /** Whether it will have the routes of the gateway or the API. */
   readonly hasRoutes: boolean
   /** The services that are connected to, for people. */
@@ -132,9 +132,13 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
 const statusReading = { freshMs: 2_000, patienceMs: 3_000 }
 
 /** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
-export const serveHttp = Effect.fnUntraced(function* (system: System, held: ReadonlyArray<Role>, flags: HttpFlags) {
-  const address = httpAddress(flags)
-  const access = yield* accessOf(system.database.sql, address, flags.insecure)
+export const serveHttp = Effect.fnUntraced(function* (
+  system: System,
+  held: ReadonlyArray<Role>,
+  address: HttpOptions,
+  { insecure }: Pick<HttpFlags, "insecure">
+) {
+  const access = yield* accessOf(system.database.sql, address, insecure)
   const maxAgeMs = yield* healthMaxAgeMs
   const { presence } = system
   const reading = yield* makeSharedReading(

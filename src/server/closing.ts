@@ -9,12 +9,17 @@ import { Problem, retryAfterSeconds } from "./http/problem.ts"
  */
 export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<void>) => {
   // clients open connections in advance, and Node does not count those as idle before their first request
-  const unused = new Set<Socket>()
+  const unused = new Map<string, Socket>()
+  // by the client's end: a connection with TLS has two sockets
+  const endOf = ({ remoteAddress, remotePort }: Socket) => `${remoteAddress} ${remotePort}`
   app.server.on("connection", (socket: Socket) => {
-    unused.add(socket)
-    socket.once("close", () => unused.delete(socket))
+    const end = endOf(socket)
+    unused.set(end, socket)
+    socket.once("close", () => {
+      if (unused.get(end) === socket) unused.delete(end)
+    })
   })
-  const used = ({ socket }: { readonly socket: Socket }) => unused.delete(socket)
+  const used = ({ socket }: { readonly socket: Socket }) => unused.delete(endOf(socket))
   app.server.on("request", used).on("upgrade", used)
   let closing = false
   app.addHook("onRequest", (_request, reply, done) => {
@@ -29,7 +34,7 @@ export const closerOf = (app: FastifyInstance, closeMs: number): (() => Promise<
     // Node does not close connections that become idle while it closes
     const idle = setInterval(() => {
       app.server.closeIdleConnections()
-      for (const socket of unused) socket.destroy()
+      for (const socket of unused.values()) socket.destroy()
     }, 20)
     await app
       .close()

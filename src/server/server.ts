@@ -1,4 +1,6 @@
 // The HTTP server: a Fastify application that listens while its scope is open. Its routes are in gateway/, streams/ and health.ts.
+import type { IncomingMessage } from "node:http"
+import type { Server as TlsServer } from "node:tls"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -32,7 +34,18 @@ import { operations } from "./operations/routes.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
 import { completed, type OpenApiDocument } from "./http/openapi-document.ts"
 import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
+import type { RateLimits } from "./http/rate-limits.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
+import {
+  followTls,
+  readTls,
+  serverOptionsOf,
+  type TlsOptions,
+  type TlsReport,
+  type TlsTexts,
+  TlsUnusable
+} from "./http/tls.ts"
+import { allowOrigins, protect } from "./plugins.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
 import { streams } from "./streams/routes.ts"
@@ -65,8 +78,12 @@ interface ServerOptions {
   readonly hosts?: ReadonlyArray<string>
   /** The origins whose pages may call the server (CORS). Default: none. */
   readonly cors?: ReadonlyArray<string>
-  /** How many requests one address may send within `windowMs`. Default: no limit. */
-  readonly rateLimit?: { readonly max: number; readonly windowMs: number }
+  /** How many requests one client may send, by the scope of the route. Default: no limit. */
+  readonly rateLimits?: RateLimits
+  /** Addresses and networks of proxies whose X-Forwarded headers count. Default: none. */
+  readonly trustedProxies?: ReadonlyArray<string>
+  /** The files of TLS. Default: plain HTTP. */
+  readonly tls?: TlsOptions | undefined
   /** How requests are authenticated. Default: every request may do everything. */
   readonly access?: Access
   /** Whether the routes of an application follow once it has started: requests to them get 503 until then. Default false. */
@@ -91,6 +108,8 @@ export interface ServeOptions extends ServerOptions {
   /** The system that the routes of operations are about. Default: the server has none of these routes. */
   readonly system?: System
 }
+/** Why a server does not start. */
+export type ServeError = PortInUse | ListenFailed | TlsUnusable
 /** A server that listens. */
 export interface Served {
   /** Without a trailing slash. */
@@ -188,39 +207,6 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStart
   })
 }
 
-const plugins = async (app: FastifyInstance, options: ServerOptions, limits: Limits): Promise<void> => {
-  // the documentation is served over plain HTTP on a loopback address
-  const directives = { upgradeInsecureRequests: null }
-  await app.register((await import("@fastify/helmet")).default, {
-    contentSecurityPolicy: { directives },
-    strictTransportSecurity: false
-  })
-  if (options.cors !== undefined && options.cors.length > 0) {
-    const exposedHeaders = ["traceparent", "retry-after", "etag", "millrace-token"]
-    await app.register((await import("@fastify/cors")).default, { origin: [...options.cors], exposedHeaders })
-  }
-  if (options.rateLimit !== undefined) {
-    const { max, windowMs } = options.rateLimit
-    await app.register((await import("@fastify/rate-limit")).default, { max, timeWindow: windowMs })
-  }
-  if (limits.eventLoopDelayMs > 0) {
-    const pressureHandler = (request: { readonly method: string }) => {
-      if (request.method !== "POST") return
-      throw new Problem(
-        503,
-        "overloaded",
-        "the server is busy",
-        "send the request again after Retry-After seconds",
-        retryAfterSeconds
-      )
-    }
-    await app.register((await import("@fastify/under-pressure")).default, {
-      maxEventLoopDelay: limits.eventLoopDelayMs,
-      pressureHandler
-    })
-  }
-}
-
 const documented = async (app: FastifyInstance, name: string, isRequired: boolean, more: Described): Promise<void> => {
   const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
   await app.register(swagger.default, {
@@ -258,31 +244,49 @@ interface Built {
 
 /** Adds routes beside those of health. */
 type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<void>
+/** The Fastify application of a server, with TLS if there are texts of its files, and without routes. */
+const bare = (
+  { logLevel = "silent", tls, trustedProxies = [] }: ServerOptions,
+  limits: Limits,
+  hasStreams: boolean,
+  texts: TlsTexts | undefined
+): FastifyInstance => {
+  const http = {
+    headersTimeout: limits.headersMs,
+    connectionsCheckingInterval: 1_000,
+    shouldUpgradeCallback: (request: IncomingMessage) => hasStreams && shouldUpgrade(request)
+  }
+  const common = {
+    logger: logLevel === "silent" ? false : { level: logLevel },
+    forceCloseConnections: "idle",
+    requestTimeout: limits.requestMs,
+    // closing.ts answers requests while the server closes, in the same form as all other problems
+    return503OnClosing: false,
+    bodyLimit: limits.bodyBytes,
+    clientErrorHandler: clientError,
+    frameworkErrors: badUrl,
+    trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
+    // the ids of aggregates are checked by their routes; a request line is limited by Node
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
+  } as const
+  return tls === undefined || texts === undefined
+    ? Fastify({ ...common, http })
+    : (Fastify({
+        ...common,
+        https: { ...http, ...serverOptionsOf(texts, tls, limits.headersMs) }
+      }) as unknown as FastifyInstance)
+}
 /** Builds a server, which does not listen yet. */
 const build = async (
   options: ServerOptions,
   limits: Limits,
   context: Context.Context<never>,
   routes: Routes,
-  hasStreams: boolean
+  hasStreams: boolean,
+  texts: TlsTexts | undefined
 ): Promise<Built> => {
-  const app = Fastify({
-    logger: options.logLevel === undefined || options.logLevel === "silent" ? false : { level: options.logLevel },
-    forceCloseConnections: "idle",
-    requestTimeout: limits.requestMs,
-    http: {
-      headersTimeout: limits.headersMs,
-      connectionsCheckingInterval: 1_000,
-      shouldUpgradeCallback: (request) => hasStreams && shouldUpgrade(request)
-    },
-    // closing.ts answers requests while the server closes, in the same form as all other problems
-    return503OnClosing: false,
-    bodyLimit: limits.bodyBytes,
-    clientErrorHandler: clientError,
-    frameworkErrors: badUrl,
-    // the ids of aggregates are checked by their routes; a request line is limited by Node
-    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
-  })
+  const { cors: origins = [], host = loopback, hosts = [], trustedProxies = [] } = options
+  const app = bare(options, limits, hasStreams, texts)
   app.server.on("checkExpectation", refuseExpectation)
   const metrics = metricsOf(context)
   // the schemas are documentation; the topics decide which events are valid
@@ -295,14 +299,21 @@ const build = async (
   // before all checks: it closes the connections of requests for WebSockets that these refuse
   if (hasStreams) await acceptWebSockets(app)
   const close = closerOf(app, limits.closeMs)
-  const { cors: origins = [], host = loopback, hosts = [] } = options
   if (isLoopbackName(host)) {
     const problemOfSite = siteCheck({ hosts, origins })
-    app.addHook("onRequest", ({ headers, method }, _reply, done) => done(problemOfSite(method, headers)))
+    app.addHook("onRequest", (request, _reply, done) => {
+      // what the client asked for, which a trusted proxy says
+      const headers =
+        trustedProxies.length === 0 || request.headers.host === undefined
+          ? request.headers
+          : { ...request.headers, host: request.host }
+      done(problemOfSite(request.method, headers, request.protocol))
+    })
   }
+  await allowOrigins(app, origins)
   guard(app, options.access ?? openAccess)
   answers(app, metrics, limits, options.isStarting === true)
-  await plugins(app, options, limits)
+  await protect(app, options.rateLimits ?? {}, limits)
   const run = Effect.runPromiseExitWith(context)
   /** The value of an effect, or what to answer if it dies. */
   const answerOf =
@@ -407,22 +418,35 @@ const serving = Effect.fnUntraced(function* (
   limits: Limits,
   routes: Routes,
   hasStreams: boolean
-): Effect.fn.Return<Served, PortInUse | ListenFailed, Scope.Scope> {
+): Effect.fn.Return<Served, ServeError, Scope.Scope> {
   const context = yield* Effect.context<never>()
-  const host = options.host ?? loopback
+  const { host = loopback, tls } = options
+  const texts =
+    tls &&
+    (yield* Effect.try({
+      try: () => readTls(tls),
+      catch: (error) => (error instanceof TlsUnusable ? error : new TlsUnusable({ message: String(error), try: "" }))
+    }))
   const { app } = yield* Effect.acquireRelease(
-    Effect.promise(() => build(options, limits, context, routes, hasStreams)),
+    Effect.promise(() => build(options, limits, context, routes, hasStreams, texts)),
     ({ close }) => Effect.promise(close)
   )
+  if (tls !== undefined && texts !== undefined) {
+    const report = ({ level, message }: TlsReport) =>
+      Effect.runForkWith(context)(level === "info" ? Effect.logInfo(message) : Effect.logWarning(message))
+    const follow = () => followTls(app.server as unknown as TlsServer, tls, texts, report)
+    yield* Effect.acquireRelease(Effect.sync(follow), (stop) => Effect.sync(stop))
+  }
   const port = yield* listen(app, host, options.port)
-  return { url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
+  return { url: `${tls === undefined ? "http" : "https"}://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
 })
 
 /**
  * Serves an application until the scope closes. Then new requests are refused, running ones have `closeMs` to finish, and HTTP streams end.
- * Fails with `PortInUse` if another program uses the port, and with `ListenFailed` if listening fails otherwise.
+ * Fails with `PortInUse` if another program uses the port, with `ListenFailed` if listening fails otherwise, and with `TlsUnusable` if its
+ * certificate or its key cannot be used.
  */
-export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | ListenFailed, Log | Scope.Scope> =>
+export const serve = (options: ServeOptions): Effect.Effect<Served, ServeError, Log | Scope.Scope> =>
   Effect.gen(function* () {
     const limits: Limits = { ...defaultLimits, ...options.limits }
     const hasStreams = options.roles?.includes("api") ?? true
@@ -430,6 +454,5 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, PortInUse | 
   })
 /** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
 export const serveHealth = (
-  options: Pick<ServerOptions, "port" | "host" | "hosts" | "access" | "ready" | "status" | "moreMetrics" | "isStarting">
-): Effect.Effect<Served, PortInUse | ListenFailed, Scope.Scope> =>
-  serving(options, defaultLimits, () => Promise.resolve(), false)
+  options: Omit<ServerOptions, "limits" | "logLevel">
+): Effect.Effect<Served, ServeError, Scope.Scope> => serving(options, defaultLimits, () => Promise.resolve(), false)

@@ -1,8 +1,10 @@
 // Authenticates requests, and lets each route have only those with its scope.
 import type { IncomingHttpHeaders } from "node:http"
+import type { Socket } from "node:net"
 import type { FastifyInstance, FastifyRequest, RouteOptions } from "fastify"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import type { ApiKeys } from "./api-keys.ts"
+import type { ClientCertificate } from "./certificates.ts"
 import { KeysUnavailable, RefusedToken } from "./jwt.ts"
 import { anyone, type Principal, scopeProblem } from "./principal.ts"
 
@@ -14,6 +16,8 @@ export interface Access {
   readonly keys?: Pick<ApiKeys, "principalOf"> | undefined
   /** Checks a JSON Web Token; undefined: none are accepted. */
   readonly jwt?: ((token: string) => Promise<Principal>) | undefined
+  /** The certificate of the client of a connection; undefined: none are asked for. A credential in the request wins over it. */
+  readonly certificate?: ((socket: Socket) => ClientCertificate | undefined) | undefined
 }
 /** No credential is needed, and none is accepted. */
 export const openAccess: Access = { isRequired: false }
@@ -80,8 +84,6 @@ const authenticated = async ({ jwt, keys }: Access, credential: string): Promise
 const assertScoped = (route: RouteOptions): void => {
   if (route.config?.scope !== undefined) return
   if (/^\/docs(\/|$)/.test(route.url)) route.config = { ...route.config, scope: "read" }
-  // what browsers ask before a request of another origin, which they do without a credential
-  else if (route.method === "OPTIONS" && route.url === "*") route.config = { ...route.config, scope: "open" }
   else throw new Error(`the route ${String(route.method)} ${route.url} does not say which scope it needs`)
 }
 
@@ -91,8 +93,11 @@ export const guard = (app: FastifyInstance, access: Access): void => {
   app.addHook("onRoute", assertScoped)
   const check = async (request: FastifyRequest, scope: NonNullable<RouteOptions["config"]>["scope"]): Promise<void> => {
     const credential = credentialOf(request.headers, request.query as Readonly<Record<string, unknown>>)
-    if (credential === undefined) throw unauthenticated("the request has no credential")
-    request.principal = await authenticated(access, credential)
+    const certificate = credential === undefined ? access.certificate?.(request.socket) : undefined
+    if (credential !== undefined) request.principal = await authenticated(access, credential)
+    else if (certificate === undefined) throw unauthenticated("the request has no credential")
+    else if ("refusal" in certificate) throw unauthenticated(certificate.refusal)
+    else request.principal = certificate.principal
     const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(request.principal, scope)
     if (problem !== undefined) throw problem
   }
@@ -104,9 +109,11 @@ export const guard = (app: FastifyInstance, access: Access): void => {
       request.headers["sec-websocket-protocol"]?.includes(protocolPrefix) === true ||
       (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
     // a path without a route, and what needs nothing
-    if (scope === undefined || scope === "open" || (!access.isRequired && !hasCredential)) return
+    if (scope === undefined || scope === "open") return
+    const certificate = hasCredential ? undefined : access.certificate?.(request.socket)
+    if (!access.isRequired && !hasCredential && (certificate === undefined || "refusal" in certificate)) return
     // a page that sends credentials of another service to a server that knows none
-    if (!access.isRequired && access.keys === undefined && access.jwt === undefined) return
+    if (!access.isRequired && certificate === undefined && access.keys === undefined && access.jwt === undefined) return
     try {
       await check(request, scope)
     } catch (error) {

@@ -17,6 +17,8 @@ const problemOf = (code: string | undefined): Problem => {
 }
 /** Answers a request that could not be read, and closes its connection. */
 export const clientError = ({ code }: { readonly code?: string }, socket: Socket): void => {
+  // a handshake of TLS that failed, or plain HTTP in its place: nothing that is sent would be understood
+  if (code?.startsWith("ERR_SSL") === true || code?.startsWith("ERR_TLS") === true) return void socket.destroy()
   if (code !== "ECONNRESET") endWith(socket, problemOf(code))
 }
 

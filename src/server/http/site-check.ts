@@ -23,8 +23,9 @@ export const isLoopbackName = (name: string): boolean => {
 }
 
 /** The name and port of a Host header; undefined if it is not `name` or `name:port`. */
-const hostOf = (header: string): { readonly name: string; readonly port: string } | undefined => {
-  const [, name, port = "80"] = /^(\[[\da-f:.]+\]|[^\s:/@\\?#[\]]+)(?::(\d{1,5}))?$/i.exec(header) ?? []
+const hostOf = (header: string, protocol: string): { readonly name: string; readonly port: string } | undefined => {
+  const [, name, port = protocol === "https" ? "443" : "80"] =
+    /^(\[[\da-f:.]+\]|[^\s:/@\\?#[\]]+)(?::(\d{1,5}))?$/i.exec(header) ?? []
   return name === undefined ? undefined : { name: name.toLowerCase(), port: String(Number(port)) }
 }
 
@@ -54,15 +55,15 @@ const refusedSite = (from: string): Problem =>
 /**
  * The check of a server on a loopback address. It returns the `Problem` of a request, or undefined if the request is accepted: 421 for a Host
  * header that is not a loopback name (a name that a foreign name server resolves to 127.0.0.1), 403 for a page of another origin by Origin or
- * Sec-Fetch-Site. Programs send neither of these two. Links from other sites to a page, as to /docs, work.
+ * Sec-Fetch-Site. Programs send neither of these two. `protocol`: with which the client called, for the port that it leaves out. Links from other sites to a page, as to /docs, work.
  */
 export const siteCheck = ({ hosts, origins }: SiteCheckOptions) => {
   const names = new Set(hosts.map((name) => name.toLowerCase()))
   const allowed = new Set(origins)
-  return (method: string, headers: IncomingHttpHeaders): Problem | undefined => {
+  return (method: string, headers: IncomingHttpHeaders, protocol = "http"): Problem | undefined => {
     // only HTTP/1.0 allows a request without it, and no browser speaks that
     const header = headers.host
-    const host = header === undefined ? undefined : hostOf(header)
+    const host = header === undefined ? undefined : hostOf(header, protocol)
     if (header !== undefined && (host === undefined || !(isLoopbackName(host.name) || names.has(host.name))))
       return refusedHost(header)
     const { origin } = headers

@@ -308,7 +308,7 @@ describe("when the log is slow or unavailable", () => {
   )
 
   test("a rate limit responds with 429 in the form of all problems", async () => {
-    const server = await start({ rateLimit: { max: 2, windowMs: 60_000 } })
+    const server = await start({ rateLimits: { ingest: { max: 2, windowMs: 60_000 } } })
     const answers = [
       await post(server, lines(many(1))),
       await post(server, lines(many(1))),

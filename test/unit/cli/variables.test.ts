@@ -28,16 +28,12 @@ describe("a misspelled variable", () => {
     ["MILLRACE_POSTGRES_URL", "MILLRACE_DATABASE_URL"],
     ["MILLRACE_PG_URI", "MILLRACE_DATABASE_URL"],
     ["MILLRACE_KAFKA", "MILLRACE_KAFKA_BROKERS"],
-    ["MILLRACE_PULSAR", "MILLRACE_PULSAR_URL"]
+    ["MILLRACE_PULSAR", "MILLRACE_PULSAR_URL"],
+    ["MILLRACE_PORT", "MILLRACE_HTTP_PORT"]
   ])("%s is refused with %s", (name, meant) => {
     const refused = misspelledVariable({ [name]: "x" })
     expect(refused?.message).toBe(`the environment variable ${name} is not one of Millrace's`)
     expect(refused?.try).toContain(`did you mean ${meant}?`)
-  })
-  test.each(["MILLRACE_PORT", "MILLRACE_HTTP_PORT"])("%s is refused with the option that sets the port", (name) => {
-    expect(misspelledVariable({ [name]: "8080" })?.try).toBe(
-      `the option --port N of dev and start sets the port; unset ${name}`
-    )
   })
   test.each([
     "MILLRACE_SERVICE_HOST",
