@@ -102,7 +102,7 @@ export class InlineMissing extends Schema.TaggedError<InlineMissing>()("InlineMi
     const { aggregate, projection, version } = this
     return (
       `${aggregate}: nothing was appended, because the rows of the inline projection ${projection} are written with the events, and this process does not have its version ${version}; ` +
-      `deploy the code that declares version ${version} of ${projection}, or end the projection with millrace retire ${projection}`
+      `send the command to a process that has it. If this one has a newer version, run millrace promote ${projection}; otherwise replace its code by that of version ${version}`
     )
   }
 }

@@ -16,7 +16,7 @@ export const withCommands = ({ notices, problems }: Findings, processes: Readonl
     kind: "needs_a_person",
     what: same[0]!.what,
     message: `${same.map(({ process }) => process).join(", ")} ${same.length === 1 ? "refuses" : "refuse"} them: ${same[0]!.reason}`,
-    try: "until a promotion, processes that take commands need the code of the live version: declare both versions, the new one beside it"
+    try: "nothing as long as clients reach the processes that have the version; promote a newer one (millrace promote), or replace processes that have an older one"
   }))
   return { notices, problems: [...problems, ...found] }
 }

@@ -1,15 +1,27 @@
-// Notices that the database has an inline projection whose code this process does not have: it then cannot take commands of the aggregate.
+// Decides by the processes that take commands whether appends can write the rows of inline builds. Where none of them has a build's code, the build
+// is released: it is async until one has the code. A process without the code refuses commands while another one has it, and reports that.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InlineMissing } from "../aggregate/errors.ts"
 import { aggregatesOf, type Application } from "../model/application.ts"
 import { declaredVersion } from "../model/build.ts"
-import { commandsSubject, type OngoingFailures } from "../monitor/ongoing-failures.ts"
-import type { Sql } from "../postgres/client/client.ts"
-import { type InlineBuild, readInlineBuilds } from "../postgres/store/lifecycles.ts"
+import { commandsSubject } from "../monitor/ongoing-failures.ts"
+import type { Sql, SqlError } from "../postgres/client/client.ts"
+import {
+  type InlineBuild,
+  readInlineBuilds,
+  readInlineWishes,
+  type InlineWish,
+  storeReleased
+} from "../postgres/store/lifecycles.ts"
+import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
+import { isAlive } from "./findings.ts"
+import type { Presence } from "./presence.ts"
 
 /** How often the database is asked, in milliseconds. */
-const everyMs = 5_000
+const everyMs = 1_000
+/** The role of processes that take commands. */
+const takesCommands = "gateway"
 
 /** The first inline projection of each aggregate that an application does not declare. Pure: no I/O. */
 export const missingInline = (
@@ -26,21 +38,68 @@ export const missingInline = (
       : [new InlineMissing({ aggregate, projection: missing.name, version: missing.declared })]
   })
 
+/** This process, among those that the database has. */
+interface ThisProcess {
+  readonly id: string
+  readonly roles: ReadonlyArray<string>
+  /** `<name>_v<version>` of the projections that it declares. */
+  readonly declares: ReadonlyArray<string>
+}
 /**
- * Reports, every few seconds until the scope closes, the aggregates whose commands this process has to refuse: its readiness and the status say so
- * before a client meets it. The first answer is there when this returns.
+ * The builds that are to be released, or no longer. One is released if no process that takes commands has its code. A process that has no role yet, or
+ * is a command, decides as one that takes commands if there is no other. Pure: no I/O.
+ */
+export const changedReleases = (
+  wishes: ReadonlyArray<InlineWish>,
+  processes: ReadonlyArray<ProcessRow>,
+  self: ThisProcess
+): ReadonlyArray<InlineWish> => {
+  const others = processes.filter((one) => one.id !== self.id && isAlive(one) && one.roles.includes(takesCommands))
+  const isOne = self.roles.includes(takesCommands) || (self.roles.length === 0 && others.length === 0)
+  const taking = isOne ? [...others, self] : others
+  if (taking.length === 0) return []
+  return wishes.flatMap((wish) => {
+    const released = !taking.some(({ declares }) => declares.includes(`${wish.name}_v${wish.declared}`))
+    return released === wish.released ? [] : [{ ...wish, released }]
+  })
+}
+
+/** Releases the inline builds whose code no process that takes commands has, and ends that where one has it. */
+export const settleReleases = Effect.fnUntraced(function* (
+  sql: Sql,
+  { declares, id, roles }: Pick<Presence, "declares" | "id" | "roles">
+): Effect.fn.Return<void, SqlError> {
+  const wishes = yield* readInlineWishes(sql)
+  if (wishes.length === 0) return
+  for (const wish of changedReleases(wishes, yield* readProcesses(sql), { declares, id, roles })) {
+    const isChanged = yield* storeReleased(sql, wish)
+    if (!isChanged) continue
+    const what = `projection ${wish.name}: the code of version ${wish.declared}, which writes its rows with the events,`
+    yield* wish.released
+      ? Effect.logWarning(
+          `${what} is in no process that takes commands. Commands go on, and its rows follow behind the log where a process runs it`
+        )
+      : Effect.logInfo(`${what} is in a process that takes commands again`)
+  }
+})
+
+/**
+ * Settles, every second until the scope closes, which inline builds are released, and reports the aggregates whose commands this process has to
+ * refuse: its readiness and the status say so before a client meets it.
  */
 export const watchInlineCode = Effect.fnUntraced(function* (
   application: Application.Any,
   sql: Sql,
-  failures: OngoingFailures
+  presence: Presence
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const aggregates = aggregatesOf(application).map(({ name }) => name)
   if (aggregates.length === 0) return
+  const { failures } = presence
   // a database that does not answer is a failure of its own
   const look = Effect.ignore(
-    Effect.map(readInlineBuilds(sql), (builds) => {
-      const missing = missingInline(application, aggregates, builds)
+    Effect.gen(function* () {
+      yield* settleReleases(sql, presence)
+      const missing = missingInline(application, aggregates, yield* readInlineBuilds(sql))
       for (const aggregate of aggregates) {
         const error = missing.find((one) => one.aggregate === aggregate)
         if (error === undefined) failures.clear(commandsSubject(aggregate))

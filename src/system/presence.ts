@@ -28,6 +28,8 @@ export class Presence {
   readonly id: string = randomUUID()
   /** What this process tries again. */
   readonly failures = new OngoingFailures()
+  /** `<name>_v<version>` of the projections that the process declares. */
+  declares: ReadonlyArray<string> = []
   private readonly duties = new Map<string, Duties>()
   private readonly changed = Latch.makeUnsafe(false)
   private answeredAt = performance.now()
@@ -96,6 +98,7 @@ export class Presence {
             pid: process.pid,
             roles: this.roles,
             projections: all.flatMap(({ projections = [] }) => projections),
+            declares: this.declares,
             targets: all.flatMap(({ targets = [] }) => targets),
             failing: this.failures.list
           })

@@ -41,7 +41,7 @@ import { moveLifecycles, moveOnce } from "./lifecycles.ts"
 import { executeTimers } from "./timers.ts"
 import type { Observed } from "./observed.ts"
 import { announceErasures } from "./erasure.ts"
-import { watchInlineCode } from "./inline-code.ts"
+import { settleReleases, watchInlineCode } from "./inline-code.ts"
 import { openEvents } from "./open-event-store.ts"
 import { openLog, type OpenedLog } from "./open-log.ts"
 import { beginRelayCounters, measuredStore } from "./measured.ts"
@@ -118,6 +118,7 @@ export const openSystem = Effect.fnUntraced(function* (
     yield* ownTopics(application, opened.kafka, identity, decision.adopt === true)
   for (const target of targets) yield* storeSkipped(sql, target, skippedTopics(application, target))
   const presence = new Presence()
+  presence.declares = application.projections.map(({ projection }) => buildName(projection))
   yield* presence.announce(sql)
   const relays = relaysHere ? yield* openRelays(application, sql, opened, identity, presence.failures) : []
   const signal = () => {
@@ -149,9 +150,10 @@ export const openSystem = Effect.fnUntraced(function* (
   )
   yield* createViews(sql, application.views)
   yield* noteLifecycles(sql, application.projections)
+  if (aggregates.length > 0) yield* Effect.ignore(settleReleases(sql, presence))
   // a projection that has nothing to catch up with is inline before the first command
   yield* Effect.ignore(moveOnce(sql))
-  yield* watchInlineCode(application, sql, presence.failures)
+  yield* watchInlineCode(application, sql, presence)
   const configured = application.projections.map(({ projection }) => projection)
   const others = yield* readBuilds(sql)
   // a build beside which the configuration has another version is replaced, not removed: see `reportDeployments`

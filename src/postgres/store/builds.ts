@@ -197,7 +197,7 @@ export const createBuild = Effect.fnUntraced(function* <P extends Projection.Any
     "note the projection",
     // it follows what the live build saw of lookups, unless it begins a journal of its own
     () => tx`insert into millrace.projection (name, version, declared, definition, lifecycle, lookups, lookup_journal)
-      values (${name}, ${number}, ${declared}, ${definitionOf(build)}, coalesce((select q.lifecycle from millrace.projection q
+      values (${name}, ${number}, ${declared}, ${definitionOf(build)}, coalesce((select case when q.released then 'inline' else q.lifecycle end from millrace.projection q
           where (q.name, q.declared) = (${name}, ${declared}) order by q.version desc limit 1), 'async'), ${lookups}, case when ${lookups} = 'today' then ${number} else
         coalesce((select p.lookup_journal from millrace.live l join millrace.projection p on (p.name, p.version) = (l.projection, l.version)
           where l.projection = ${name}), 1) end)`

@@ -10,12 +10,42 @@ export const noteLifecycles = (sql: Sql, runs: ReadonlyArray<Run<unknown, never>
   const declared = runs.map(({ projection }) => projection as Projection.Any)
   return query(
     "note the lifecycles of projections",
-    () => sql`update millrace.projection p set lifecycle = c.lifecycle
+    // a released build stays so until a process that takes commands has its code
+    () => sql`update millrace.projection p set lifecycle = c.lifecycle, released = false
       from unnest(${arrayOf(declared.map(({ name }) => name))}::text[], ${arrayOf(declared.map(({ version }) => version))}::int4[],
         ${arrayOf(runs.map(({ lifecycle }) => lifecycle))}::text[]) as c(name, version, lifecycle)
-      where (c.name, c.version) = (p.name, p.declared) and p.lifecycle <> c.lifecycle`
+      where (c.name, c.version) = (p.name, p.declared)
+        and case when p.released then c.lifecycle = 'async' else p.lifecycle <> c.lifecycle end`
   ).pipe(Effect.asVoid)
 }
+
+/** A live build that the code wants to be inline. */
+export interface InlineWish {
+  readonly name: string
+  /** The number of the build. */
+  readonly build: number
+  /** The version of the code that can write its rows. */
+  readonly declared: number
+  /** It is async, because no process that takes commands has the code. */
+  readonly released: boolean
+}
+/** The live builds that the code wants to be inline. */
+export const readInlineWishes = (sql: Sql): Effect.Effect<ReadonlyArray<InlineWish>, SqlError> =>
+  query(
+    "read the inline projections that are wanted",
+    () => sql<Array<InlineWish>>`
+      select p.name, p.version as build, p.declared, p.released from millrace.projection p
+      join millrace.live l on (l.projection, l.version) = (p.name, p.version)
+      where p.retired_at is null and (p.lifecycle = 'inline' or p.released) order by 1`
+  )
+/** Stores whether a build is released. Returns false if another process did so before. */
+export const storeReleased = (sql: Sql, { build, name, released }: InlineWish): Effect.Effect<boolean, SqlError> =>
+  query("release an inline build", async () => {
+    const rows =
+      await sql`update millrace.projection set released = ${released}, lifecycle = case when ${released} then 'async' else 'inline' end
+      where (name, version) = (${name}, ${build}::int4) and released <> ${released} and (lifecycle = 'inline' or released) returning 1`
+    return rows.length > 0
+  })
 
 /** A live build that is not run as the code wants. */
 export interface LifecycleMove {

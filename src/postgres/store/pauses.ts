@@ -38,7 +38,7 @@ export const isInline = (sql: Sql, projection: string): Effect.Effect<boolean, S
   query("look how a projection runs", async () => {
     const rows = await sql`
       select from millrace.projection p join millrace.live l on (l.projection, l.version) = (p.name, p.version)
-      where p.name = ${projection} and (p.lifecycle = 'inline'
+      where p.name = ${projection} and (p.lifecycle = 'inline' or p.released
         or exists (select from millrace.progress g where (g.projection, g.version) = (p.name, p.version) and g.inline))`
     return rows.length > 0
   })

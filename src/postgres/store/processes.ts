@@ -12,6 +12,8 @@ export interface ProcessEntry {
   readonly roles: ReadonlyArray<string>
   /** `<name>_v<version>` of the projections that it runs. */
   readonly projections: ReadonlyArray<string>
+  /** `<name>_v<version>` of the projections that it declares. */
+  readonly declares: ReadonlyArray<string>
   /** The targets of the relays that it runs. */
   readonly targets: ReadonlyArray<string>
   /** What it tries again, and for how many milliseconds. */
@@ -32,15 +34,17 @@ const most = 500
 /** Writes a process's row, and deletes rows of processes that died long ago. */
 export const writeProcess = (sql: Sql, entry: ProcessEntry): Effect.Effect<unknown, SqlError> =>
   query("note that the process runs", () => {
-    const { failing, host, id, pid, projections, roles, targets } = entry
+    const { declares, failing, host, id, pid, projections, roles, targets } = entry
     return sql`
       with gone as (
         delete from millrace.process where last_seen < clock_timestamp() - ${keptFor}::interval and process_id <> ${id}::uuid
       )
-      insert into millrace.process as p (process_id, host, pid, roles, projections, targets, failing)
-      values (${id}::uuid, ${host}, ${pid}, ${arrayOf(roles)}::text[], ${arrayOf(projections)}::text[], ${arrayOf(targets)}::text[],
+      insert into millrace.process as p (process_id, host, pid, roles, projections, declares, targets, failing)
+      values (${id}::uuid, ${host}, ${pid}, ${arrayOf(roles)}::text[], ${arrayOf(projections)}::text[],
+        ${arrayOf(declares)}::text[], ${arrayOf(targets)}::text[],
         ${JSON.stringify(failing)}::text::jsonb)
-      on conflict (process_id) do update set roles = excluded.roles, projections = excluded.projections, targets = excluded.targets,
+      on conflict (process_id) do update set roles = excluded.roles, projections = excluded.projections,
+        declares = excluded.declares, targets = excluded.targets,
         failing = excluded.failing, last_seen = clock_timestamp()`
   })
 
@@ -53,7 +57,8 @@ export const readProcesses = (sql: Sql): Effect.Effect<ReadonlyArray<ProcessRow>
   query(
     "read processes",
     () => sql<Array<ProcessRow>>`
-      select process_id as id, host, pid, to_jsonb(roles) as roles, to_jsonb(projections) as projections, to_jsonb(targets) as targets,
+      select process_id as id, host, pid, to_jsonb(roles) as roles, to_jsonb(projections) as projections,
+        to_jsonb(declares) as declares, to_jsonb(targets) as targets,
         failing, (extract(epoch from clock_timestamp() - started_at) * 1000)::float8 as "startedMs",
         (extract(epoch from clock_timestamp() - last_seen) * 1000)::float8 as "seenMs"
       from millrace.process order by last_seen desc limit ${most}`

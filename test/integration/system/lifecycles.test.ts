@@ -6,6 +6,7 @@ import * as Scope from "effect/Scope"
 import { Aggregate, Application, EventStore, Projection, type Run } from "../../../src/index.ts"
 import { readMoves } from "../../../src/postgres/store/lifecycles.ts"
 import { readBuilds } from "../../../src/postgres/store/builds.ts"
+import { readProcesses } from "../../../src/postgres/store/processes.ts"
 import { embedded } from "../../../src/postgres/relay/to-log.ts"
 import type { Database } from "../../../src/system/database.ts"
 import { retire } from "../../../src/system/retire.ts"
@@ -97,12 +98,13 @@ it.live(
             yield* isSame
           })
         )
-        // inline once more, then removed from the configuration: commands are refused until it is retired
-        yield* Effect.scoped(
-          Effect.flatMap(opened([Projection.inline(accounts)], database), ({ untilMoved }) => untilMoved)
-        )
+        // inline once more, then removed from the configuration: a process without it refuses commands while another one that takes commands has it
         yield* Effect.scoped(
           Effect.gen(function* () {
+            const older = yield* opened([Projection.inline(accounts)], database)
+            yield* older.presence.add("gateway")
+            yield* older.untilMoved
+            while ((yield* readProcesses(sql)).length === 0) yield* Effect.sleep("20 millis")
             const system = yield* opened([], database)
             const refused = yield* Effect.flip(system.move("a", 4))
             assert.strictEqual((refused as { readonly _tag: string })._tag, "InlineMissing")
@@ -120,6 +122,17 @@ it.live(
             assert.include(problems[0]!.message, message)
             const ready = yield* Effect.flatten(makeReadiness(system, ["gateway"]))
             assert.deepStrictEqual(ready.roles, { gateway: { ready: false, reason: message } })
+            yield* older.move("a", 4)
+            yield* isSame
+          })
+        )
+        // once none has it, its rows stay as they are until it is retired
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const before = yield* shown(sql)
+            const system = yield* opened([], database)
+            yield* system.move("a", 4)
+            assert.deepStrictEqual(yield* shown(sql), before)
             yield* retire(
               { application: applicationOf([]), sql, targets: [embedded] },
               { name: "accounts", version: undefined, drop: false, dryRun: false }

@@ -33,6 +33,7 @@ const running: ProcessRow = {
   pid: 7,
   roles: ["projections", "relay"],
   projections: ["alerts_v1"],
+  declares: ["alerts_v1"],
   targets: ["kafka"],
   failing: [],
   startedMs: 3_600_000,

@@ -10,6 +10,7 @@ const processOf = (id: string, seenMs: number, more: Partial<typeof running> = {
   pid: 1,
   startedMs: 60 * minute,
   seenMs,
+  declares: [],
   failing: [],
   ...running,
   ...more

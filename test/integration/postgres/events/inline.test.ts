@@ -283,7 +283,7 @@ layer(Layer.effect(Root, server), { excludeTestServices: true, timeout: "60 seco
       expect(error).toMatchObject({ _tag: "InlineMissing", projection: "accounts", version: 1 })
       expect(error.message).toBe(
         "account: nothing was appended, because the rows of the inline projection accounts are written with the events, and this process does not have its version 1; " +
-          "deploy the code that declares version 1 of accounts, or end the projection with millrace retire accounts"
+          "send the command to a process that has it. If this one has a newer version, run millrace promote accounts; otherwise replace its code by that of version 1"
       )
       yield* append(process, movesOf("a", [3]))
       yield* sameAsFold(on.sql)
