@@ -10,6 +10,8 @@ export interface MessageChain {
   blockedUntil: number | undefined
   /** The first message was redelivered before its failure was dealt with. */
   again: Message | undefined
+  /** Whether its messages are being returned to the broker. Later ones of the key join it meanwhile, so that they do not overtake these. */
+  isReturning: boolean
 }
 /** A message's position as text, `<partition>:<position>`. */
 export const positionText = ({ partition, position }: Message) => `${partition}:${position}`
@@ -33,19 +35,26 @@ export class InFlight {
   private keyOf(message: Message): string {
     return this.keyed ? message.key : positionText(message)
   }
-  /** Takes a received message; a redelivered one takes the place of its former delivery. */
-  add(message: Message): void {
+  /**
+   * Takes received messages; a redelivered one takes the place of its former delivery. No worker starts before all are added: one that fails
+   * at once would be finished before those that have to wait for it are known.
+   */
+  add(messages: ReadonlyArray<Message>): void {
+    for (const message of messages) this.addOne(message)
+    if (this.waiting.length > 0) this.work.openUnsafe()
+  }
+  private addOne(message: Message): void {
     const chain = this.chains.get(this.keyOf(message))
     const first = chain?.messages[0]
     if (chain === undefined || first === undefined) {
       this.count += 1
-      const added: MessageChain = { messages: [message], blockedUntil: undefined, again: undefined }
+      const added: MessageChain = { messages: [message], blockedUntil: undefined, again: undefined, isReturning: false }
       this.chains.set(this.keyOf(message), added)
       this.start(added)
       return
     }
     const at = chain.messages.findIndex((other) => positionText(other) === positionText(message))
-    if (at > 0) chain.messages[at] = message
+    if (at > 0 || (at === 0 && chain.isReturning)) chain.messages[at] = message
     else if (at === 0 && chain.blockedUntil === undefined) chain.again = message
     else if (at === 0) {
       chain.messages[0] = message
@@ -58,7 +67,6 @@ export class InFlight {
   private start(chain: MessageChain): void {
     chain.blockedUntil = undefined
     this.waiting.push(chain)
-    this.work.openUnsafe()
   }
   /** Removes the first message of a chain, which is handled or given up. */
   finish(chain: MessageChain): void {
@@ -67,18 +75,47 @@ export class InFlight {
     if (chain.messages.length === 0) this.chains.delete(this.keyOf(message))
     this.freed.openUnsafe()
   }
-  /** Removes and returns chains whose first message was not redelivered in time: the broker gave it to another consumer. */
-  takeLost(now: number): ReadonlyArray<MessageChain> {
-    const lost = [...this.chains.values()].filter(
-      ({ blockedUntil }) => blockedUntil !== undefined && blockedUntil < now
-    )
-    for (const chain of lost) {
-      this.chains.delete(this.keyOf(chain.messages[0]!))
-      this.count -= chain.messages.length
+  /** A chain whose first message was not redelivered in time: the broker gave it to another consumer. It has to be returned. */
+  takeLost(now: number): MessageChain | undefined {
+    for (const chain of this.chains.values()) {
+      if (chain.blockedUntil === undefined || chain.blockedUntil >= now) continue
+      chain.blockedUntil = undefined
+      chain.isReturning = true
+      return chain
     }
-    return lost
+    return undefined
+  }
+  /**
+   * Removes messages of a chain that were returned. If all of them were redelivered meanwhile, they are handled with those that follow them.
+   * Returns false if later ones arrived that must be returned, too, because they come after messages that are still to be redelivered.
+   */
+  removeReturned(chain: MessageChain, returned: ReadonlyArray<Message>): boolean {
+    const left = chain.messages.filter((message) => !returned.includes(message))
+    if (left.length === chain.messages.length) {
+      chain.isReturning = false
+      this.start(chain)
+      this.work.openUnsafe()
+      return true
+    }
+    this.count -= chain.messages.length - left.length
+    this.freed.openUnsafe()
+    if (left.length === 0) this.chains.delete(this.keyOf(chain.messages[0]!))
+    chain.messages.splice(0, Infinity, ...left)
+    return left.length === 0
   }
 }
+
+/** Returns the messages of lost chains to the broker by `give`. None of their keys is handled before its chain was returned. */
+export const returnLost = Effect.fnUntraced(function* <E>(
+  inFlight: InFlight,
+  give: (messages: ReadonlyArray<Message>) => Effect.Effect<void, E>
+) {
+  for (let chain = inFlight.takeLost(performance.now()); chain !== undefined;) {
+    const returned = [...chain.messages]
+    yield* give(returned)
+    if (inFlight.removeReturned(chain, returned)) chain = inFlight.takeLost(performance.now())
+  }
+})
 
 /**
  * Handles the messages of a chain one after another, until none is left or one failed that the others have to wait for. `handle` returns

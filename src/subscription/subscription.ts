@@ -15,7 +15,7 @@ import {
   type Message,
   type SubscribeOptions
 } from "./fanout.ts"
-import { InFlight, positionText, processChain } from "./in-flight.ts"
+import { InFlight, positionText, processChain, returnLost } from "./in-flight.ts"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { envelopeHeaders } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
@@ -249,13 +249,13 @@ const runWith = Effect.fnUntraced(function* <V, E, R>(
       inFlight.freed.closeUnsafe()
       // with `keyShared`, messages in flight may wait for a redelivery, so receiving must go on; `receiveQueue` limits it
       if (inFlight.count >= most && !keyed) yield* inFlight.freed.await
-      else for (const message of yield* consumer.receive(Math.max(most - inFlight.count, 1))) inFlight.add(message)
+      else inFlight.add(yield* consumer.receive(Math.max(most - inFlight.count, 1)))
     }
   })
   const cleaner = Effect.gen(function* () {
     while (true) {
       yield* Effect.sleep(ackTimeoutMs)
-      for (const { messages } of inFlight.takeLost(performance.now())) yield* consumer.negativeAcknowledge(messages)
+      yield* returnLost(inFlight, consumer.negativeAcknowledge)
     }
   })
   const workers = Array.from({ length: concurrency }, () => worker)

@@ -231,11 +231,15 @@ export class PostgresConsumer implements Consumer {
       if (waiting !== undefined && (waiting.due_ms > 0 || this.returned.length > 0))
         this.due(Math.max(waiting.due_ms, 0))
     }
-    while (this.returned.length > 0) {
-      const { partition, positions, redeliveries } = this.returned[0]!
-      const records = yield* this.read(partition, Statement.positionsOf(positions))
-      for (const record of records) this.deliver(record, redeliveries)
-      this.returned.shift()
+    // Each partition is read once, and not once for each of its chunks: leases that expire meanwhile would be delivered to others, too.
+    for (const [partition, chunks] of Map.groupBy(this.returned, (chunk) => chunk.partition)) {
+      const redeliveries = new Map<number, number>()
+      for (const chunk of chunks)
+        for (const position of Statement.positionsOf(chunk.positions)) redeliveries.set(position, chunk.redeliveries)
+      const positions = [...redeliveries.keys()].toSorted((a, b) => a - b)
+      const records = yield* this.read(partition, positions)
+      for (const record of records) this.deliver(record, redeliveries.get(record.position)!)
+      this.returned = this.returned.filter((chunk) => chunk.partition !== partition)
     }
     const spent = this.ready.filter(({ redeliveries }) => redeliveries > settings.maxRedeliveries)
     this.ready = this.ready.filter(({ redeliveries }) => redeliveries <= settings.maxRedeliveries).toSorted(byPosition)
@@ -327,8 +331,9 @@ export class PostgresConsumer implements Consumer {
     const behind = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
     if (behind.length > 0) {
       this.ready = this.ready.filter((message) => !behind.includes(message))
-      yield* returnTo(behind, 0)
       this.removeOutstanding(behind)
+      // if this fails, the server has them leased to a consumer that no longer knows of them
+      yield* returnTo(behind, 0).pipe(Effect.tapError(() => Effect.sync(() => (this.inDoubt = true))))
     }
     this.due(delayMs)
   }, Effect.uninterruptible).bind(this)
