@@ -19,6 +19,7 @@ import {
 } from "./append-sql.ts"
 import {
   conflictOf,
+  refusedError,
   detailOf,
   erasedError,
   goneOf,
@@ -325,9 +326,9 @@ export class Appender {
       await this.lookUp(
         [...refused.values()]
           .toSorted((a, b) => a.i - b.i)
-          .map(({ actual, closed, i }): Refused => {
-            const command = commands[i - 1]!
-            return [command, conflictOf(command.append, actual, closed)]
+          .map((one): Refused => {
+            const command = commands[one.i - 1]!
+            return [command, refusedError(command.append, one)]
           })
       )
       return this.send(others, failures)

@@ -40,6 +40,14 @@ export const isPinned = (
   { expected }: Append,
   { actual, closed }: Pick<NonNullable<Refusal["refused"]>[number], "actual" | "closed">
 ): boolean => closed === null && typeof expected !== "number" && isExpected(expected, actual)
+/**
+ * The error of an append that was refused. One whose version was pinned only by its inline rows conflicts with nothing that it expects: it
+ * was tried for too long.
+ */
+export const refusedError = (append: Append, one: NonNullable<Refusal["refused"]>[number]): AppendError =>
+  isPinned(append, one)
+    ? notNow(append.aggregate, "others appended to its stream whenever it was tried; try again")
+    : conflictOf(append, one.actual, one.closed)
 /** The error of several appends that were refused together: the first stream that is not as expected, or else the tags. */
 export const refusedAll = (
   appends: ReadonlyArray<Append>,
@@ -52,8 +60,8 @@ export const refusedAll = (
   const hasMoved = (tags ?? []).length > 0
   const [first] = (refused ?? [])
     .filter((one) => !hasMoved || !isPinned(appends[one.i - 1]!, one))
-    .toSorted((a, b) => a.i - b.i)
-  if (first !== undefined) return conflictOf(appends[first.i - 1]!, first.actual, first.closed)
+    .toSorted((a, b) => Number(isPinned(appends[a.i - 1]!, a)) - Number(isPinned(appends[b.i - 1]!, b)) || a.i - b.i)
+  if (first !== undefined) return refusedError(appends[first.i - 1]!, first)
   return new BoundaryMoved({
     tags: (tags ?? []).map(({ actual, expected, tag, topic_id }) => ({
       aggregate: nameOf(topic_id),
