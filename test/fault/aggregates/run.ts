@@ -97,7 +97,7 @@ export class Run extends FaultRun<RunOptions> {
     const { broker, server } = services
     this.crashes = {
       "backend killed": () => this.killBackend(),
-      "server killed": () => crashPostgres({ postgres: server }, false),
+      "server killed": () => this.killServer(server),
       ...(broker === undefined ? {} : { "broker killed": () => this.killBroker(broker) })
     }
   }
@@ -236,15 +236,24 @@ export class Run extends FaultRun<RunOptions> {
     for (let i = 0; i < (this.options.workers ?? 3); i++) this.startWorker("worker")
     await this.until("start of the workers", () => this.fleet.workers.every(({ up }) => up))
   }
+  private get allStarted(): Promise<void> {
+    return this.until("start of all processes", () => this.fleet.workers.every(({ up }) => up))
+  }
+  /** kill -9 of PostgreSQL. A process that loses it in the middle of its start ends, so all have started then. */
+  private async killServer(server: Local): Promise<void> {
+    await this.allStarted
+    await crashPostgres({ postgres: server }, false)
+  }
   /** kill -9 of the broker. A process that starts without it ends, so all have started then. */
   private async killBroker(broker: Local): Promise<void> {
-    await this.until("start of all processes", () => this.fleet.workers.every(({ up }) => up))
+    await this.allStarted
     await broker.kill()
     await sleep(this.random.int(0, 1_000))
     await broker.start().catch(() => broker.start())
   }
   /** kill -9 of a backend: the server restarts all of them and recovers. */
   private async killBackend(): Promise<void> {
+    await this.allStarted
     const found = await this.services.sql<Array<{ pid: number }>>`
       select pid from pg_stat_activity where application_name = 'writer' limit 1`.catch(() => [])
     for (const { pid } of found) process.kill(pid, "SIGKILL")
@@ -259,16 +268,21 @@ export class Run extends FaultRun<RunOptions> {
     this.isOver = false
     const concern = this.concernOf(phase, number)
     if (concern?.hasWorkers === true) await this.startWorkers()
-    const disturbing = this.options.isDisturbed === false ? Promise.resolve() : this.disturb(phase)
+    const disturbing = this.options.isDisturbed === false ? undefined : this.disturb(phase).catch(this.fail)
     const writing = Array.from({ length: concern === undefined ? writerCount : concernWriters }, (_, i) =>
       (concern === undefined ? this.write(i, phase, number) : this.stepOn(i, phase, number, concern)).catch(this.fail)
     )
-    await this.until("an answer to every command", async () => {
-      const race = await Promise.race([Promise.all(writing).then(() => true), sleep(500).then(() => false)])
-      return race
-    })
-    this.isOver = true
-    await disturbing
+    try {
+      await this.until("an answer to every command", async () => {
+        const race = await Promise.race([Promise.all(writing).then(() => true), sleep(500).then(() => false)])
+        return race
+      })
+    } finally {
+      // a server must not be started again once the run has removed its files
+      this.isOver = true
+      await disturbing
+    }
+    this.assertSound()
     await concern?.compare()
     const counts = concern === undefined ? this.answers.counts : { steps: this.steps }
     this.say(
