@@ -9,6 +9,7 @@ const { values } = parseArgs({
   options: {
     ...commonFlags,
     seconds: { type: "string" },
+    steps: { type: "string" },
     on: { type: "string", default: "embedded" },
     of: { type: "string", default: "ledgers,boundaries,timers,erasure" }
   }
@@ -18,6 +19,7 @@ const wanted = values.of.split(",")
 for (const name of wanted)
   if (!names.some((one) => one === name)) throw new Error(`--of has ${name}; use some of ${names.join(", ")}`)
 const seconds = whole("seconds", values.seconds) ?? 60
+const steps = whole("steps", values.steps)
 const { on } = values
 if (on !== "embedded" && on !== "kafka") throw new Error(`--on is ${on}; use embedded or kafka`)
 
@@ -26,7 +28,7 @@ const phasesOf = (ms: number): ReadonlyArray<Phase> =>
   names
     .filter((name) => wanted.includes(name))
     .flatMap((name): ReadonlyArray<Phase> => {
-      if (name !== "ledgers") return [{ of: name, streams: 12, ms }]
+      if (name !== "ledgers") return [{ of: name, streams: 12, ms, ...(steps === undefined ? {} : { steps }) }]
       // chains of commands meet other processes' appends most often on some streams
       return [1, 20, 1_000].map((streams) => ({ streams, ms }))
     })

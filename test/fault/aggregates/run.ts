@@ -32,6 +32,8 @@ export interface Phase {
   /** How many streams there are, or courses, accounts or people. */
   readonly streams: number
   readonly ms: number
+  /** If given, a concern beside ledgers lasts until so many steps were done, and its faults with it. Server and broker are killed within `ms`. */
+  readonly steps?: number
 }
 /** Options of a run. */
 export interface RunOptions extends FaultRunOptions {
@@ -86,6 +88,7 @@ export class Run extends FaultRun<RunOptions> {
   private isOver = false
   /** How many steps of concerns were done. */
   steps = 0
+  private stepsBegun = 0
   /** What is killed some times in each phase. */
   private readonly crashes: Readonly<Record<string, () => Promise<void>>>
 
@@ -148,10 +151,11 @@ export class Run extends FaultRun<RunOptions> {
     const { stream } = request
     if (version > 0) this.versions.set(stream, Math.max(version, this.versions.get(stream) ?? 0))
   }
-  private async stepOn(number: number, { ms }: Phase, phase: number, { step }: Concern): Promise<void> {
+  private async stepOn(number: number, { ms, steps }: Phase, phase: number, { step }: Concern): Promise<void> {
     const random = randomOf(this.options.seed + 1_000 * (phase + 1) + number)
     const end = performance.now() + ms
-    for (let n = 0; performance.now() < end; n++) {
+    for (let n = 0; steps === undefined ? performance.now() < end : this.stepsBegun < steps; n++) {
+      this.stepsBegun++
       await step(`${phase}/${number}/${n}`, random)
       this.steps++
     }
@@ -172,7 +176,7 @@ export class Run extends FaultRun<RunOptions> {
   }
 
   /** Causes faults until the phase is over. */
-  private async disturb({ ms }: Phase): Promise<void> {
+  private async disturb({ ms, steps }: Phase): Promise<void> {
     const { random } = this
     const crashes = this.options.crashes ?? 1
     const began = performance.now()
@@ -184,7 +188,7 @@ export class Run extends FaultRun<RunOptions> {
     }))
     while (!this.isOver) {
       const now = performance.now() - began
-      if (now > ms && due.length === 0) return
+      if (steps === undefined && now > ms && due.length === 0) return
       if (due.length > 0 && now > due[0]!.at) {
         const { kind } = due.shift()!
         await this.crashes[kind]!()
@@ -266,6 +270,7 @@ export class Run extends FaultRun<RunOptions> {
   /** One phase: 64 writers, and faults. Afterwards every command has an answer. */
   async phase(phase: Phase, number: number): Promise<void> {
     this.isOver = false
+    this.stepsBegun = 0
     const concern = this.concernOf(phase, number)
     if (concern?.hasWorkers === true) await this.startWorkers()
     const disturbing = this.options.isDisturbed === false ? undefined : this.disturb(phase).catch(this.fail)
