@@ -1,6 +1,7 @@
 // The difference of two builds as text for people.
 import type { ComparedValue, Differences, DifferenceSample } from "../postgres/store/compare.ts"
 import type { Diff, TableDiff } from "../system/diff.ts"
+import { jsonDifferences } from "../text/json-difference.ts"
 import { tableOf } from "./tables.ts"
 
 /** A longer value of a sample is cut off in the text, which JSON does not. */
@@ -10,6 +11,43 @@ const cut = (text: string) =>
   text.length > mostCharacters ? `${text.slice(0, mostCharacters)}… (${text.length} characters)` : text
 const shown = ({ column, text }: ComparedValue): string =>
   text === null ? "null" : /^(text|character|name|citext)/.test(column.type) ? cut(JSON.stringify(text)) : cut(text)
+/** From a little before the first difference on, if a value is long. */
+const fromDifference = (text: string, at: number) => {
+  const begin = Math.max(0, at - mostCharacters / 4)
+  return text.length <= mostCharacters ? text : `${begin > 0 ? "…" : ""}${cut(text.slice(begin))}`
+}
+const firstDifference = (a: string, b: string): number => {
+  let at = 0
+  while (at < a.length && a[at] === b[at]) at++
+  return at
+}
+/** How many paths of a JSON value are named. */
+const mostPaths = 5
+/** The paths at which two JSON values differ; undefined if they differ in the digits of a number alone, or are no JSON. */
+const pathsOf = (live: string, candidate: string): ReadonlyArray<string> | undefined => {
+  try {
+    const found = [...jsonDifferences(JSON.parse(live), JSON.parse(candidate))]
+    if (found.length === 0 || found[0]!.path === "") return undefined
+    const texts = found.slice(0, mostPaths).map(({ a = "missing", b = "missing", path }) => {
+      const at = firstDifference(a, b)
+      return `${path.replace(/^\./, "")} ${fromDifference(a, at)} → ${fromDifference(b, at)}`
+    })
+    return found.length > mostPaths ? [...texts, `and at ${found.length - mostPaths} more paths`] : texts
+  } catch {
+    return undefined
+  }
+}
+/** How a value changed: of JSON, where. */
+const changeText = (live: ComparedValue, candidate: ComparedValue): string => {
+  const { name, type } = live.column
+  if (live.text === null || candidate.text === null) return `${name} ${shown(live)} → ${shown(candidate)}`
+  const paths = /^jsonb?$/.test(type) ? pathsOf(live.text, candidate.text) : undefined
+  if (paths !== undefined) return `${name}: ${paths.join("; ")}`
+  const at = firstDifference(live.text, candidate.text)
+  if (at === 0 || Math.max(live.text.length, candidate.text.length) <= mostCharacters)
+    return `${name} ${shown(live)} → ${shown(candidate)}`
+  return `${name} differs from character ${at + 1} on: ${fromDifference(live.text, at)} → ${fromDifference(candidate.text, at)}`
+}
 const pairs = (values: ReadonlyArray<ComparedValue>) =>
   values.map((value) => `${value.column.name} ${shown(value)}`).join(", ")
 
@@ -17,7 +55,7 @@ const sampleText = ({ candidate, key, kind, live }: DifferenceSample): string =>
   const of = pairs(key)
   const only = pairs((kind === "missing" ? live : candidate) ?? [])
   if (kind === "missing" || kind === "extra") return `  ${kind}: ${of}${only === "" ? "" : `: ${only}`}`
-  const changes = live!.map((value, i) => `${value.column.name} ${shown(value)} → ${shown(candidate![i]!)}`)
+  const changes = live!.map((value, i) => changeText(value, candidate![i]!))
   return `  ${kind}: ${of}: ${changes.join(", ")}`
 }
 const countsOf = ({ changed, extra, missing, rounding, rows }: Differences) =>
@@ -37,6 +75,9 @@ const notesOf = ({ name, notCompared, onlyCandidate, onlyLive, retyped }: TableD
 export const diffText = (found: Diff): string => {
   const { candidate, deadLetters, equal, frozenMs, late, live, lookupDeadLetters, lookups, messages } = found
   const { projection, tables } = found
+  const byOrder = tables.flatMap(({ changed, extra, isByOrder, missing, name }) =>
+    isByOrder && changed + extra + missing > 0 ? [name] : []
+  )
   const parts: ReadonlyArray<readonly [name: string, of: Differences]> = [
     ...tables.map((table) => [table.name, table] as const),
     ["late events", late],
@@ -66,11 +107,11 @@ export const diffText = (found: Diff): string => {
         `messages of handlers to ${one.topic}: ${one.live} by build ${live}, ${one.candidate} by build ${candidate}`
     ) ?? ["messages of handlers: not known, because a build began before they were counted, or at another position"]),
     ...lookups,
-    ...(tables.some(({ changed, extra, missing }) => changed + extra + missing > 0)
-      ? [
-          "rows that events of several partitions write may differ by the order between the partitions, which a replay does not repeat"
-        ]
-      : []),
+    ...(byOrder.length === 0
+      ? []
+      : [
+          `rows of ${byOrder.join(", ")} that events of several partitions write may differ by the order between the partitions, which a replay does not repeat`
+        ]),
     equal ? "equal" : "different"
   ].join("\n")
 }

@@ -146,8 +146,11 @@ export const show = Effect.fnUntraced(function* ({ id, ...flags }: DlqSharedFlag
   yield* print(flags.json ? JSON.stringify(found.details) : linesOf(found))
   return 0
 })
-const linesOf = ({ details }: DeadLetters.ListedDeadLetter) =>
-  Object.entries(details)
+/** What `failed in` says of them already. */
+const ofBuild = new Set(["projection", "version", "declared", "live"])
+const linesOf = ({ details, failedIn }: DeadLetters.ListedDeadLetter) =>
+  Object.entries({ ...details, ...(details["kind"] === "projection" && { "failed in": failedIn }) })
+    .filter(([name]) => details["kind"] !== "projection" || !ofBuild.has(name))
     .map(([name, value]) => {
       const text = value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value)
       return `${`${name}:`.padEnd(18)}${text}`
@@ -178,10 +181,13 @@ const openForDecisions = Effect.fnUntraced(function* (options: DlqBulkFlags) {
 const printPreview = Effect.fnUntraced(function* (
   verb: "retry" | "discard",
   { json }: DlqBulkFlags,
-  { deadLetters, leftOut }: DeadLetters.DeadLetterPreview
+  { deadLetters, leftOut }: DeadLetters.DeadLetterPreview,
+  behind = 0
 ) {
   yield* reportLeftOut(leftOut)
-  yield* print(json ? jsonOf(deadLetters) : `would ${verb}:\n${tableOf(deadLetters)}`)
+  const more =
+    behind === 0 ? "" : `\n${behind} more ${behind === 1 ? "waits" : "wait"} behind these, and would follow them`
+  yield* print(json ? jsonOf(deadLetters) : `would ${verb}:\n${tableOf(deadLetters)}${more}`)
   return 0
 })
 /** Fails if ids were named and nothing was done. */
@@ -195,7 +201,7 @@ const assertDone = (verb: "retried" | "discarded", { ids }: DlqFilterFlags, done
         })
       )
 
-/** Retries dead letters. Exits with 4 if some are refused again, with 1 if a kind is left out. */
+/** Retries dead letters. Exits with 4 if some are refused again, with 1 if events fail again or a kind is left out. */
 export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   const selection = yield* bulkSelectionOf(options)
   const database = yield* openForDecisions(options)
@@ -203,22 +209,25 @@ export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
     options.dryRun && options.config === undefined ? undefined : yield* loadApplicationIfAny(options.config)
   if (application !== undefined) yield* assertOwn(application, database.sql)
   const context = contextOf(database, options)
-  if (options.dryRun)
-    return yield* printPreview("retry", options, yield* DeadLetters.preview(context, selection, "retry"))
+  if (options.dryRun) {
+    const preview = yield* DeadLetters.preview(context, selection, "retry")
+    return yield* printPreview("retry", options, preview, yield* DeadLetters.countBehind(context, preview))
+  }
   const ids: Array<number> = []
   const result = yield* DeadLetters.retry(context, selection, currentUser(), (kind, sent) => {
     if (kind === "projection") ids.push(...sent.map(({ id }) => Number(id)))
   })
   const code = yield* reportLeftOut(result.leftOut)
-  yield* printRetry(options, result, yield* DeadLetters.awaitOutcome(context, ids))
+  const outcome = yield* DeadLetters.awaitOutcome(context, ids)
+  yield* printRetry(options, result, outcome)
   const [failure] = result.failures
   if (failure !== undefined) return yield* failure
   if (result.refused.length > 0) return exitCodes.rejected
   yield* assertDone("retried", options, result.retried)
-  return code
+  return outcome !== undefined && outcome.failedAgain > 0 ? exitCodes.failed : code
 })
-const outcomeText = ({ failedAgain, late, processed }: DeadLetters.RetryOutcome) =>
-  `; ${processed} processed${failedAgain === 0 ? "" : `, ${failedAgain} failed again`}` +
+const outcomeText = ({ behind, failedAgain, late, processed }: DeadLetters.RetryOutcome) =>
+  `; ${processed} processed${behind === 0 ? "" : `, and ${behind} that waited behind ${processed === 1 ? "it" : "them"}`}${failedAgain === 0 ? "" : `, ${failedAgain} failed again`}` +
   (late === 0
     ? ""
     : `; ${late} ${late === 1 ? "contribution was" : "contributions were"} too late for a window when the event failed, and ${late === 1 ? "is" : "are"} in millrace.late_events`)
@@ -236,7 +245,13 @@ const printRetry = Effect.fnUntraced(function* (
     yield* warn(`${which}: ${reason}`)
   }
   if (json) {
-    const known = outcome && { processed: outcome.processed, failed_again: outcome.failedAgain, late: outcome.late }
+    const known = outcome && {
+      processed: outcome.processed,
+      ...(outcome.behind > 0 && { behind: outcome.behind }),
+      failed_again: outcome.failedAgain,
+      ...(outcome.failed.length > 0 && { failed: outcome.failed }),
+      late: outcome.late
+    }
     return yield* print(
       JSON.stringify({
         retried,
@@ -246,7 +261,9 @@ const printRetry = Effect.fnUntraced(function* (
       })
     )
   }
-  const isDone = outcome !== undefined && outcome.processed + outcome.failedAgain >= retried
+  for (const { error, id, message } of outcome?.failed ?? [])
+    yield* warn(`${id} failed again: ${short(`${error}: ${message}`)}`)
+  const isDone = outcome !== undefined && outcome.decided >= retried
   const hint = "; millrace dlq list --status parked,retrying shows those that are not processed yet"
   yield* print(
     `${retried} sent again${outcome === undefined ? "" : outcomeText(outcome)}${othersText(notTried, "tried")}${retried === 0 || isDone ? "" : hint}`

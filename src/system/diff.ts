@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ReadError } from "../log/log.ts"
 import { declaredVersion } from "../model/build.ts"
+import type { Table } from "../model/read-model.ts"
 import type { Topic } from "../model/topic.ts"
 import {
   countLookupDeadLetters,
@@ -33,7 +34,10 @@ export interface DiffRequest extends CompareOptions, CatchUpOptions {
   readonly onCompared?: (done: number, total: number, name: string) => void
 }
 /** A read model's table in both builds. Tables that are not compared have no rows that differ. */
-export interface TableDiff extends Differences, Omit<BuildTables, "compared" | "comparedWithAdded"> {}
+export interface TableDiff extends Differences, Omit<BuildTables, "compared" | "comparedWithAdded"> {
+  /** Whether rows may depend on the order of events of different partitions, which a replay does not repeat. */
+  readonly isByOrder: boolean
+}
 /** What differs between two builds. */
 export interface Diff {
   readonly projection: string
@@ -170,9 +174,11 @@ const compareOnce = Effect.fnUntraced(function* (
       ),
     { concurrency: sessions }
   )
+  const isByOrder = byOrderOf(context, builds)
   const tables = found.map(({ compared: _, comparedWithAdded: __, ...table }, i): TableDiff => ({
     ...table,
-    ...compared[i]!
+    ...compared[i]!,
+    isByOrder: isByOrder(table.name)
   }))
   const [late, deadLetters] = compared.slice(found.length) as [Differences, Differences]
   const isComparable = ({ notCompared, onlyIn, retyped }: TableDiff) =>
@@ -196,6 +202,23 @@ const compareOnce = Effect.fnUntraced(function* (
     frozenMs
   }
 })
+
+/**
+ * Which read models have rows that may depend on the order of events of different partitions: tables whose key does not have that of the events.
+ * Windows add up what comes, in any order, or (with folds) have rows that one partition alone writes. Also true where the code is not known.
+ */
+const byOrderOf = ({ application }: FollowerContext, { follower }: BuildPair) => {
+  const declared = declaredVersion(application, follower.name, follower.declared)
+  return (name: string): boolean => {
+    const target = declared?.writes.find((one) => one.kind !== "topic" && one.name === name)
+    if (declared === undefined || target === undefined) return true
+    if (target.kind !== "table") return false
+    const { primaryKey } = target as Table.Any
+    return !(declared.sources as ReadonlyArray<Topic.Any>).every(
+      ({ keyField }) => keyField !== undefined && primaryKey.includes(keyField)
+    )
+  }
+}
 
 /** What a follower saw of lookups otherwise. Empty also if the configuration does not have its version. */
 const lookupsOf = Effect.fnUntraced(function* ({ application, log, sql }: FollowerContext, { follower }: BuildPair) {

@@ -95,7 +95,12 @@ export interface StoredDeadLetter {
   readonly id: number
   readonly status: "parked" | "skipped" | "retrying" | "retried" | "discarded"
   readonly projection: string
+  /** The number of the build. */
   readonly version: number
+  /** The version that the code of the build declares. */
+  readonly declared: number
+  /** Whether the build is the live one. */
+  readonly live: boolean
   readonly topic: string
   readonly partition: number
   readonly position: number
@@ -131,9 +136,15 @@ export interface DeadLetterQuery {
   /** The largest number to return. */
   readonly limit: number
 }
+/** The version that the code of a row's build declares, and whether that is the live one. */
+const ofBuild = (sql: Sql, row: "d" | "c") => {
+  const [name, number] = [sql.unsafe(`${row}.projection`), sql.unsafe(`${row}.version`)]
+  return sql`coalesce((select p.declared from millrace.projection p where (p.name, p.version) = (${name}, ${number})), ${number}) as declared,
+    exists (select from millrace.live l where (l.projection, l.version) = (${name}, ${number})) as live`
+}
 const columns = (
   sql: Sql
-) => sql`d.id, d.status, d.projection, d.version, d.topic, d.partition, d.position, d.key, d.error, d.message,
+) => sql`d.id, d.status, d.projection, d.version, ${ofBuild(sql, "d")}, d.topic, d.partition, d.position, d.key, d.error, d.message,
   d.attempts, d.value, d.headers, d.event_time, d.trace_id, d.failed_at, d.retried_position, d.decided_by, d.decided_at, d.envelope`
 const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic, until }: DeadLetterQuery) => sql`
   (${ids === undefined} or d.id = any (${arrayLiteral(ids ?? [])}::int8[]))
@@ -160,7 +171,12 @@ export const list = (sql: Sql, filter: DeadLetterQuery, oldestFirst = false) => 
 /** Dead letters of a build that failed with errors of one name. Times are epoch milliseconds. */
 export interface DeadLetterGroup {
   readonly projection: string
+  /** The number of the build. */
   readonly version: number
+  /** The version that the code of the build declares. */
+  readonly declared: number
+  /** Whether the build is the live one. */
+  readonly live: boolean
   /** The error's name; `EarlierParked`: they wait behind others of their key. */
   readonly error: string
   readonly count: number
@@ -192,7 +208,7 @@ export const groups = (sql: Sql, filter: DeadLetterQuery) => sql<Array<DeadLette
     ) h on true
     where w.error = 'EarlierParked' group by 1, 2, 3
   )
-  select c.projection, c.version, c.error, count(*)::int8 as count, count(distinct c.key)::int8 as keys,
+  select c.projection, c.version, ${ofBuild(sql, "c")}, c.error, count(*)::int8 as count, count(distinct c.key)::int8 as keys,
     min(c.failed_at) as first_failed_at, max(c.failed_at) as last_failed_at, n.id as sample, n.message, coalesce(max(b.n), 0)::int8 as waiting
   from chosen c join newest n using (projection, version, error) left join behind b using (projection, version, error)
   group by c.projection, c.version, c.error, n.id, n.message
@@ -236,6 +252,11 @@ export interface RetriedRow {
   readonly waiting: number
   /** Contributions of those that were processed, and of those behind them, that were too late for their windows. */
   readonly late: number
+  /** Those that waited behind them and were processed after them, and those of these that failed. */
+  readonly behind: number
+  readonly failed_behind: number
+  /** Some of those that failed again. */
+  readonly failed: ReadonlyArray<{ readonly id: number; readonly error: string; readonly message: string }>
 }
 /** What became of dead letters since they were marked as being retried. */
 export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<RetriedRow>>`
@@ -244,14 +265,38 @@ export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<
     select distinct d.projection, d.version, d.topic, d.partition, d.position
     from asked a join millrace.dead_letters d using (projection, version, topic, partition, retried_position)
     where a.status = 'retried' and d.status = 'retried'
+  ),
+  behind as (
+    select distinct d.id, d.status, d.error, d.message
+    from asked a join millrace.dead_letters d using (projection, version, topic, partition, retried_position)
+    where a.status = 'retried' and d.id not in (select id from asked)
+      and (d.status = 'retried' or d.status = 'parked' and d.error <> 'EarlierParked')
+  ),
+  failed as (
+    select id, error, message from asked where status = 'parked' union all select id, error, message from behind where status = 'parked'
+    order by id limit 5
   )
   select count(*) filter (where a.status = 'retried') as processed, count(*) filter (where a.status = 'parked') as failed_again,
     count(*) filter (where a.status = 'retrying' and exists (
       select from millrace.process p
       where p.last_seen > clock_timestamp() - interval '30 seconds' and a.projection || '_v' || a.version = any (p.projections)
     )) as waiting,
-    (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late
+    (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late,
+    (select count(*) from behind where status = 'retried') as behind,
+    (select count(*) from behind where status = 'parked') as failed_behind,
+    (select coalesce(jsonb_agg(f order by f.id), '[]') from failed f) as failed
   from asked a`
+
+/** How many open dead letters wait behind these, and are retried with them. */
+export const countBehind = async (sql: Sql, ids: ReadonlyArray<number>): Promise<number> => {
+  const [row] = await sql<Array<{ readonly n: number }>>`
+    select count(distinct d.id) as n from millrace.dead_letters a
+    join millrace.dead_letters d on (d.projection, d.version, d.topic, d.partition) = (a.projection, a.version, a.topic, a.partition)
+      and md5(d.key) = md5(a.key) and d.key = a.key and d.position > a.position and d.error = 'EarlierParked'
+      and d.status in ('parked', 'skipped', 'retrying')
+    where a.id = any (${arrayLiteral(ids)}::int8[]) and d.id <> all (${arrayLiteral(ids)}::int8[])`
+  return row!.n
+}
 
 /** Those of the dead letters that can be discarded. The log may already have the retry record of one that is `retrying`. */
 export const discardable = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<{ readonly id: number }>>`

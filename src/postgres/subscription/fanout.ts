@@ -60,6 +60,9 @@ const makeShared = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ProcessConsumers, never, Scope.Scope> {
   const consumers: ProcessConsumers["consumers"] = new Map()
   const released = Latch.makeUnsafe(false)
+  const context = yield* Effect.context<never>()
+  const report = Effect.runForkWith(context)
+  let [isLost, isClosing] = [false, false]
   const look = () => {
     released.openUnsafe()
     for (const of of consumers.values()) {
@@ -75,9 +78,21 @@ const makeShared = Effect.fnUntraced(function* (
       released.openUnsafe()
       due(shared, Number(subscription), Number(delayMs))
     },
-    ready: look,
-    lost: look
+    ready: () => {
+      if (isLost) report(Effect.logInfo("PostgreSQL answers again; messages are received again"))
+      isLost = false
+      look()
+    },
+    lost: () => {
+      if (!isLost && !isClosing && consumers.size > 0) {
+        isLost = true
+        report(Effect.logWarning("the connection to PostgreSQL was lost; no message is received until it is back"))
+      }
+      look()
+    }
   })
+  // before the session is closed
+  yield* Effect.addFinalizer(() => Effect.sync(() => (isClosing = true)))
   const shared: ProcessConsumers = { sql, log, consumers, locks: { session, reserved: new Map(), released } }
   return shared
 })

@@ -102,7 +102,9 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
       retried: described(integer, "how many were sent again"),
       refused: described(list(anyObject), "those that are still refused, and stay as they are"),
       processed: described(integer, "of those of projections, how many were processed within 5 seconds"),
+      behind: described(integer, "how many that waited behind these, for their keys, were processed after them"),
       failed_again: integer,
+      failed: described(list(anyObject), "some of those that failed again: id, error, message"),
       late: integer,
       not_tried: described(integer, "how many others fit that were not tried, because of the limit"),
       failures: described(list(text), "what ended the retry of a kind before its last one")
@@ -126,7 +128,13 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
         dry_run: false,
         retried: result.retried,
         refused: result.refused,
-        ...(outcome && { processed: outcome.processed, failed_again: outcome.failedAgain, late: outcome.late }),
+        ...(outcome && {
+          processed: outcome.processed,
+          behind: outcome.behind,
+          failed_again: outcome.failedAgain,
+          failed: outcome.failed,
+          late: outcome.late
+        }),
         not_tried: result.notTried,
         left_out: result.leftOut,
         failures: result.failures.map(({ message }) => message)

@@ -62,7 +62,9 @@ const deadLetter = described(
     { id: { anyOf: [integer, text] }, kind: oneOf(...DeadLetters.kindNames), status: text, error: text, message: text },
     {
       projection: text,
-      version: integer,
+      version: described(integer, "the number of the build"),
+      declared: described(integer, "the version that the code of the build declares"),
+      live: described(flag, "whether the build is the live one"),
       topic: text,
       partition: integer,
       position: integer,

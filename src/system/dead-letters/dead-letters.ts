@@ -63,7 +63,14 @@ export interface RetryResult {
 /** What became of the events of projections that were retried, as far as they were processed. */
 export interface RetryOutcome {
   readonly processed: number
+  /** Those that waited behind these, for their keys, and were processed after them. */
+  readonly behind: number
+  /** All that failed again, those that had waited included. */
   readonly failedAgain: number
+  /** How many of the retried ones are processed or failed again. */
+  readonly decided: number
+  /** Some of those that failed again. */
+  readonly failed: ReadonlyArray<{ readonly id: number; readonly error: string; readonly message: string }>
   /** Those that a running process is about to process. */
   readonly waiting: number
   /** Contributions to windows that were too late; they are in `millrace.late_events`. */
@@ -198,8 +205,8 @@ export const retryOutcome = (
 ): Effect.Effect<RetryOutcome, SqlError> =>
   query("read what became of retries", () => StoredDeadLetters.retryOutcome(sql, ids)).pipe(
     Effect.map(([row]) => {
-      const { failed_again: failedAgain, late, processed, waiting } = row!
-      return { processed, failedAgain, waiting, late }
+      const { behind, failed, failed_again: again, failed_behind: behindAgain, late, processed, waiting } = row!
+      return { processed, behind, failedAgain: again + behindAgain, decided: processed + again, failed, waiting, late }
     })
   )
 
@@ -220,8 +227,19 @@ export const awaitOutcome = Effect.fnUntraced(function* (
     yield* Effect.sleep("100 millis")
     outcome = yield* look
   }
-  return outcome === undefined || outcome.processed + outcome.failedAgain === 0 ? undefined : outcome
+  return outcome === undefined || outcome.decided === 0 ? undefined : outcome
 })
+
+/** How many dead letters of projections wait behind those of a preview, for their keys, and would be retried with them. */
+export const countBehind = (
+  { sql }: DeadLettersContext,
+  { deadLetters }: DeadLetterPreview
+): Effect.Effect<number, SqlError> => {
+  const ids = deadLetters.filter(({ details }) => details["kind"] === "projection").map(({ id }) => Number(id))
+  return ids.length === 0
+    ? Effect.succeed(0)
+    : query("count dead letters that wait behind others", () => StoredDeadLetters.countBehind(sql, ids))
+}
 
 /**
  * Discards dead letters: they are kept and count as decided. An event of a projection that is `retrying` is not discarded, because the log may

@@ -10,6 +10,7 @@ import {
   type NotMigrated
 } from "./dead-letters.ts"
 import { type DeadLetterKind, kindNames } from "./kinds.ts"
+import { buildText } from "./projections.ts"
 import type { DeadLetterSelection } from "./selection.ts"
 import type { DeadLettersContext, ListedDeadLetter } from "./source.ts"
 
@@ -141,7 +142,7 @@ export const groups = Effect.fnUntraced(function* (
     : []
   const found = ofProjections.map((group): DeadLetterGroup => ({
     kind: "projection",
-    failedIn: `${group.projection} v${group.version}`,
+    failedIn: buildText(group),
     projection: group.projection,
     error: group.error,
     count: group.count,

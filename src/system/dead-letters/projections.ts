@@ -39,12 +39,20 @@ const detailsOf = ({ envelope, ...columns }: StoredDeadLetters.StoredDeadLetter)
     decided_at: iso(columns.decided_at)
   }
 }
+/** Names a build for people, as `status` does: `orders v1, live`, `orders build 3 (version 2)`. */
+export const buildText = ({
+  declared,
+  live,
+  projection,
+  version
+}: Pick<StoredDeadLetters.StoredDeadLetter, "declared" | "live" | "projection" | "version">): string =>
+  `${projection} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}${live ? ", live" : ""}`
 const listedOf = (deadLetter: StoredDeadLetters.StoredDeadLetter): ListedDeadLetter => {
   const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = deadLetter
   return {
     id,
     status,
-    failedIn: `${deadLetter.projection} v${deadLetter.version}`,
+    failedIn: buildText(deadLetter),
     record: `${topic}/${partition}@${position}`,
     key,
     error: `${error}: ${message}`,

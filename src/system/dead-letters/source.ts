@@ -37,7 +37,7 @@ export interface DeadLetterFilter {
 export interface ListedDeadLetter {
   readonly id: number | string
   readonly status: DeadLetterStatus
-  /** What could not process it: a projection's version, a subscription, a relay or a bridge's rule. */
+  /** What could not process it: a projection's build, a subscription, a relay or a bridge's rule. */
   readonly failedIn: string
   /** Which record or message it is. */
   readonly record: string

@@ -40,6 +40,39 @@ const printed = (out: string) =>
 
 describe("millrace subscribe", () => {
   it.live(
+    "says when the connection to PostgreSQL is lost, and when it is back, and misses nothing",
+    () =>
+      onFanOut(
+        root,
+        Effect.fnUntraced(function* ({ sql, url }) {
+          const topics = yield* Topics
+          const topic = yield* topicWith(1)
+          yield* topics.publish(topic, sent(1, 1, 1, 1))
+          const seen = { lines: 0 }
+          const running = startCommand(url, ["subscribe", topic, "--from", "earliest", "--json"], (out) => {
+            seen.lines = printed(out).length
+          })
+          while (seen.lines < 1) yield* Effect.sleep("20 millis")
+          let said = ""
+          running.child.stderr.on("data", (data: Buffer) => (said += data.toString()))
+          yield* query(
+            "lose",
+            () => sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'millrace log session'
+              and datname = current_database() and pid <> pg_backend_pid()`
+          )
+          while (!said.includes("PostgreSQL answers again; messages are received again"))
+            yield* Effect.sleep("20 millis")
+          assert.include(said, "the connection to PostgreSQL was lost; no message is received until it is back")
+          yield* topics.publish(topic, sent(2, 2, 1, 1))
+          while (seen.lines < 2) yield* Effect.sleep("20 millis")
+          process.kill(running.child.pid!, "SIGINT")
+          const { code, err } = yield* Effect.promise(() => running.ended)
+          assert.deepStrictEqual([code, err.match(/was lost/g)?.length], [0, 1])
+        })
+      ),
+    60_000
+  )
+  it.live(
     "prints messages, acknowledges those that it printed, and the next run continues after them",
     () =>
       onFanOut(

@@ -257,6 +257,11 @@ describe("millrace dlq", () => {
         trace_id: "0af7651916cd43dd8448eb211c80319c",
         attempts: 1
       })
+      assert.match((yield* dlq("show", idOf("b"))).out, /^failed in: +watch v1, live$/m)
+      // a build has a number of its own
+      yield* query("renumber", () => engine.sql`update millrace.projection set declared = 7 where name = 'watch'`)
+      assert.match((yield* dlq("list")).out, /watch build 1 \(version 7\), live/)
+      yield* query("renumber", () => engine.sql`update millrace.projection set declared = 1 where name = 'watch'`)
       const table = yield* dlq("list", "--error", "TypeError", "--since", "1 hour", "--limit", "2")
       assert.match(table.out, /parked.*watch v1.*l\.events\/\d@\d.*TypeError: cannot handle/)
       assert.match(table.out, /\(2 rows\)/)
@@ -302,6 +307,7 @@ describe('with `order: "key"`', () => {
         ["TypeError", "EarlierParked", "EarlierParked"]
       )
       fails.for.clear()
+      assert.strictEqual(yield* query("behind", () => Letters.countBehind(engine.sql, [found[0]!.id])), 2)
       // whichever is named, the first of the key comes, and what comes after it in the log waits until it has
       assert.strictEqual(yield* retry(engine, { ids: [found[2]!.id] }), 1)
       const a5 = event("a")
@@ -311,6 +317,8 @@ describe('with `order: "key"`', () => {
         (yield* letters(engine.sql)).map(({ status }) => status),
         ["retried", "retried", "retried"]
       )
+      const [outcome] = yield* query("outcome", () => Letters.retryOutcome(engine.sql, [found[0]!.id]))
+      assert.deepInclude(outcome, { processed: 1, behind: 2, failed_again: 0, failed_behind: 0, failed: [] })
     })
   )
   test(
@@ -328,6 +336,14 @@ describe('with `order: "key"`', () => {
       yield* handled(engine, [])
       assert.deepStrictEqual(yield* orderOf(engine.sql), { a: idsOf([a1, a2]) })
       assert.deepStrictEqual(yield* statuses(engine.sql), ["retried 3", "retried 1", "parked 1", "parked 0"])
+      const [root, , failed] = yield* letters(engine.sql)
+      const [outcome] = yield* query("outcome", () => Letters.retryOutcome(engine.sql, [root!.id]))
+      assert.deepInclude(outcome, {
+        processed: 1,
+        behind: 1,
+        failed_behind: 1,
+        failed: [{ id: failed!.id, error: "TypeError", message: `cannot handle ${a3.id}` }]
+      })
       assert.strictEqual((yield* letters(engine.sql))[2]!.error, "TypeError")
       // an event that comes meanwhile waits too
       const a5 = event("a")

@@ -76,7 +76,8 @@ it.live(
         yield* append(made, events, [at(6, "bad")])
         yield* settled(made)
         const text = yield* command(made.url, "dlq", "retry", "--all", ...configured)
-        assert.strictEqual(text.out, "1 sent again; 0 processed, 1 failed again\n")
+        assert.deepStrictEqual([text.code, text.out], [1, "1 sent again; 0 processed, 1 failed again\n"])
+        assert.match(text.err, /^millrace: \d+ failed again: TypeError: cannot handle e\d+$/m)
         yield* stop
       })
     ),

@@ -37,7 +37,7 @@ it.live(
         const newest = yield* DeadLetters.list(context, yield* DeadLetters.selectionOf({ kinds, limit: 2 }))
         assert.lengthOf(newest.deadLetters, 2)
         assert.deepStrictEqual([newest.hasMore, newest.leftOut], [true, []])
-        assert.deepInclude(newest.deadLetters[0], { status: "parked", failedIn: "watch v1", attempts: 1 })
+        assert.deepInclude(newest.deadLetters[0], { status: "parked", failedIn: "watch v1, live", attempts: 1 })
         const all = yield* DeadLetters.selectionOf({ kinds, limit: 9 })
         const { deadLetters, hasMore } = yield* DeadLetters.list(context, all)
         assert.deepStrictEqual([deadLetters.map(({ key }) => key).toSorted(), hasMore], [["a", "b", "c"], false])

@@ -12,6 +12,7 @@ const whole = { notCompared: undefined, onlyIn: undefined, onlyLive: [], onlyCan
 const totals: TableDiff = {
   ...same,
   ...whole,
+  isByOrder: true,
   name: "totals",
   changed: 1,
   missing: 1,
@@ -36,7 +37,7 @@ const totals: TableDiff = {
     }
   ]
 }
-const keyed: TableDiff = { ...same, ...whole, name: "keyed", notCompared: "its keys differ" }
+const keyed: TableDiff = { ...same, ...whole, isByOrder: true, name: "keyed", notCompared: "its keys differ" }
 const found: Diff = {
   projection: "p",
   live: 1,
@@ -85,6 +86,43 @@ test("the text shows counts, samples with long values cut off, and what is not c
   expect(text).toContain("\nkeyed is not compared: its keys differ\n")
   expect(text).toContain("\ndead letters of lookup topics: 2 in 1, 1 in 2; not compared\n")
   expect(text).toMatch(
-    /\nmessages of handlers to out: 3 by build 1, 4 by build 2\nall events see today's values of lookups\nrows that events of several partitions write may differ by the order [^\n]*\ndifferent$/
+    /\nmessages of handlers to out: 3 by build 1, 4 by build 2\nall events see today's values of lookups\nrows of totals that events of several partitions write may differ by the order [^\n]*\ndifferent$/
   )
+})
+
+test("the paths at which JSON values differ are named, and long values are shown where they differ", () => {
+  const text = column("text", "text", 25)
+  const sampleOf = (live: string, candidate: string, of = note) =>
+    diffText({
+      ...found,
+      tables: [
+        {
+          ...totals,
+          isByOrder: false,
+          samples: [
+            {
+              kind: "changed",
+              key: [{ column: user, text: "a" }],
+              live: [{ column: of, text: live }],
+              candidate: [{ column: of, text: candidate }]
+            }
+          ]
+        }
+      ]
+    })
+  const long = Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`q${i}`, i]))
+  const days = [{ wh: 1 }, { wh: 2, "odd name": null }]
+  const one = sampleOf(
+    JSON.stringify({ ...long, days }),
+    JSON.stringify({ ...long, q7: undefined, days: [days[0], { wh: 3, "odd name": 1 }] })
+  )
+  expect(one).toContain('changed: user "a": note: q7 7 → missing; days[1].wh 2 → 3; days[1]["odd name"] null → 1\n')
+  expect(one).not.toContain("several partitions")
+  const many = sampleOf(JSON.stringify(long), "{}")
+  expect(many).toContain("q4 4 → missing; and at 95 more paths\n")
+  // digits that a number of JavaScript does not have, and a value of another kind
+  expect(sampleOf("9007199254740993", "9007199254740992")).toContain("note 9007199254740993 → 9007199254740992")
+  const start = "x".repeat(1_000)
+  expect(sampleOf(`${start}live`, `${start}candidate`, text)).toContain("text differs from character 1001 on: …x")
+  expect(sampleOf(`${start}live`, `${start}candidate`, text)).toMatch(/x{50}live → …x{50}candidate\n/)
 })
