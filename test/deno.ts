@@ -63,6 +63,8 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
     "a server of Deno does not notice that clients are gone which read nothing, so they keep their slots; streams.test.ts and websocket.test.ts run there",
   "integration/server/fuzz.test.ts":
     "bytes that are no HTTP, which Node's parser refuses; malformed.test.ts has malformed events, which the project refuses",
+  "integration/server/resets.test.ts":
+    "counts what Node's event loop and collector hold; untrusted.test.ts resets connections on Deno",
   "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
   "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
   "integration/system/changed-sources.test.ts": "the engine's logic on PostgreSQL",
