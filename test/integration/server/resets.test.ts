@@ -39,7 +39,7 @@ const pointsOf = (request: string): ReadonlyArray<(socket: Socket) => Promise<vo
           if (++seen > parts) done()
         })
         void write(socket, request)
-        void setTimeout(60).then(done)
+        globalThis.setTimeout(done, 60)
       })
     })
   ]
