@@ -59,8 +59,6 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
   "integration/runner/replay.test.ts": "the engine's logic on PostgreSQL",
-  "integration/server/crowd.test.ts":
-    "a server of Deno does not notice that clients are gone which read nothing, so they keep their slots; streams.test.ts and websocket.test.ts run there",
   "integration/server/fuzz.test.ts":
     "bytes that are no HTTP, which Node's parser refuses; malformed.test.ts has malformed events, which the project refuses",
   "integration/server/resets.test.ts":

@@ -177,7 +177,12 @@ export const stream = async (url: string, headers: Record<string, string> = {}) 
     }
     return found
   }
-  return { status: response.status, headers: response.headers, frame, records, close: () => abort.abort() }
+  const close = () => {
+    abort.abort()
+    // Deno closes the connection of an aborted response only if its body is cancelled, too
+    reader.cancel().catch(() => {})
+  }
+  return { status: response.status, headers: response.headers, frame, records, close }
 }
 
 /** A log whose appends a test can delay or fail. */
