@@ -12,8 +12,8 @@ import type { ServeOptions } from "../../../src/server/server.ts"
 
 const path = "/v1/topics/alerts.v1/stream"
 const clients = 1_000
-const rounds = isLong ? 200 : 50
-const perRound = { small: 4, large: 10 }
+const rounds = isLong ? 100 : 25
+const perRound = { small: 8, large: 20 }
 const x = "x".repeat(10_000)
 
 test("1,000 clients of which a tenth does not read get every record once, in flat memory, and keep no slot", async () => {
