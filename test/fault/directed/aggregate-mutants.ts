@@ -200,7 +200,7 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     patches: patch(
       "src/postgres/events/lanes.ts",
       "    const lane = command.row.partition % laneCount\n",
-      "    const lane = Math.max(0, this.busy.indexOf(false))\n"
+      "    const lane = this.waiting() % laneCount\n"
     ),
     file: contract,
     title: "appends of one stream made at once keep their order"
