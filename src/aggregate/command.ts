@@ -3,9 +3,9 @@ import { createHash } from "node:crypto"
 import * as Schema from "effect/Schema"
 import { nameProblem, tenantProblem } from "../log/acceptable.ts"
 import { aggregateHeaders, isTraceparent } from "../log/envelope.ts"
-import type { Aggregate, Rejection } from "../model/aggregate.ts"
+import { type Aggregate, type Rejection, UnusableText } from "../model/aggregate.ts"
 import { personalFieldsOf } from "../model/personal.ts"
-import { isStorable, shown } from "../text/text.ts"
+import { shown } from "../text/text.ts"
 import type { RejectionAnswer, NewEvent } from "./event-store.ts"
 import { AggregateFailed, InvalidCommand, reasonOf } from "./failures.ts"
 
@@ -85,7 +85,7 @@ export type Outcome<State, Ev> =
       readonly state: State
     }
   | { readonly kind: "nothing"; readonly rejection: Rejection | undefined }
-  | { readonly kind: "failed"; readonly error: AggregateFailed }
+  | { readonly kind: "failed"; readonly error: AggregateFailed | InvalidCommand }
 
 /** The headers that a command's events share. */
 export const headersOf = (commandId: string, context: CommandContext): Readonly<Record<string, string>> => ({
@@ -93,10 +93,22 @@ export const headersOf = (commandId: string, context: CommandContext): Readonly<
   ...(context.causationId === undefined ? {} : { [aggregateHeaders.causation]: context.causationId }),
   ...(context.actor === undefined ? {} : { [aggregateHeaders.actor]: context.actor })
 })
-/** The names of an event's personal fields that it has values for. */
-const personalNames = (aggregate: Aggregate.Any, event: { readonly type: string }): ReadonlyArray<string> => {
-  const fields = personalFieldsOf(aggregate.eventTypes, event.type, aggregate.versionOf(event))
-  return [...fields.keys()].filter((name) => (event as Readonly<Record<string, unknown>>)[name] !== undefined)
+/** The names of an event's personal fields that it has values for, and of those that it has none for. */
+const personalNames = (aggregate: Aggregate.Any, event: { readonly type: string }) => {
+  const names = [...personalFieldsOf(aggregate.eventTypes, event.type, aggregate.versionOf(event)).keys()]
+  const isAbsent = (name: string) => (event as Readonly<Record<string, unknown>>)[name] === undefined
+  return { personal: names.filter((name) => !isAbsent(name)), absent: names.filter(isAbsent) }
+}
+/** Runs a function of the aggregate that makes texts of an event. Names the field of the event that has a text which cannot be used. */
+const textsFrom = (event: { readonly type: string }, make: (event: never) => ReadonlyArray<string>) => {
+  try {
+    return make(event as never)
+  } catch (error) {
+    if (!(error instanceof UnusableText)) throw error
+    const { text } = error
+    const field = Object.entries(event).find(([name, value]) => name !== "type" && value === text)?.[0]
+    throw new UnusableText(error.message, text, field)
+  }
 }
 /** A decided event as the store takes it. Throws an error that says what is wrong with the event. */
 export const newEvent = (
@@ -116,14 +128,9 @@ export const newEvent = (
   const eventTime: unknown = aggregate.timeOf?.(event)
   if (eventTime !== undefined && !Number.isFinite(eventTime))
     throw new Error(`the event time of an event of type ${event.type} is ${shown(eventTime)}; it must be a number`)
-  const tags = aggregate.tagsOf(event)
-  const subjects = aggregate.subjectsOf(event)
-  const unstorable = [...tags, ...subjects].find((text) => !isStorable(text))
-  if (unstorable !== undefined)
-    throw new Error(
-      `a tag or subject of an event of type ${event.type} is ${shown(unstorable)}, which cannot be stored`
-    )
-  const personal = personalNames(aggregate, event)
+  const tags = textsFrom(event, aggregate.tagsOf)
+  const subjects = textsFrom(event, aggregate.subjectsOf)
+  const { absent, personal } = personalNames(aggregate, event)
   if (personal.length > 0 && subjects.length !== 1)
     throw new Error(
       `an event of type ${event.type} has personal fields (${personal.join(", ")}), but \`subject\` returned ${subjects.length === 0 ? "nobody" : `${subjects.length} subjects`} for it; return one`
@@ -139,7 +146,7 @@ export const newEvent = (
     headers,
     ...(tags.length === 0 ? {} : { tags }),
     ...(subjects.length === 0 ? {} : { subjects }),
-    ...(personal.length === 0 ? {} : { personal })
+    ...(personal.length === 0 ? {} : { personal, absent })
   }
 }
 
@@ -170,6 +177,11 @@ export const decideOn = <State, Ev>(decider: Decider<State>, state: State): Outc
     const next = decision.reduce<State>((current, event) => decider.evolve(current, event as never), state)
     return { kind: "events", events: decision as ReadonlyArray<never>, recorded, state: next }
   } catch (thrown) {
+    if (thrown instanceof UnusableText) {
+      const { field, message: reason } = thrown
+      const invalid = { aggregate: aggregate.name, command: command ?? "of a decision over tags", reason }
+      return { kind: "failed", error: new InvalidCommand(field === undefined ? invalid : { ...invalid, field }) }
+    }
     const error = { aggregate: aggregate.name, stream, command, operation, reason: reasonOf(thrown), cause: thrown }
     return { kind: "failed", error: new AggregateFailed(error) }
   }

@@ -50,6 +50,8 @@ export interface NewEvent extends Envelope {
   readonly subjects?: ReadonlyArray<string>
   /** The names of the fields that hold personal data of the only subject: the store seals them. */
   readonly personal?: ReadonlyArray<string>
+  /** The names of its other personal fields, which have no value: they stay absent after an erasure. */
+  readonly absent?: ReadonlyArray<string>
   /** What is stored instead of `value`: the same with its personal fields sealed by this key, which must not be destroyed by then. */
   readonly sealed?: { readonly value: string; readonly subject: string; readonly number: number }
 }

@@ -6,7 +6,9 @@ import { shown } from "../text/text.ts"
 export class InvalidCommand extends Schema.TaggedError<InvalidCommand>()("InvalidCommand", {
   aggregate: Schema.String,
   command: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** The field that is not valid; absent if it is not known, or several. */
+  field: Schema.optionalKey(Schema.String)
 }) {
   override get message() {
     return `command ${this.command} of ${this.aggregate} is not valid: ${this.reason}`

@@ -21,10 +21,11 @@ const sealed = (
 ): ReadonlyArray<NewEvent> =>
   append.events.map((event, i) => {
     if (!isPersonal(event)) return event
-    const { eventId = `${commandId}/${from + i}`, personal, subjects, value } = event
+    const { absent, eventId = `${commandId}/${from + i}`, personal, subjects, value } = event
     const key = keys.get(subjects![0]!)!
     const at = { aggregate: append.aggregate, stream: append.stream, eventId }
-    const stored = JSON.stringify(seal(JSON.parse(value) as Readonly<Record<string, unknown>>, personal!, key, at))
+    const json = JSON.parse(value) as Readonly<Record<string, unknown>>
+    const stored = JSON.stringify(seal(json, personal!, key, at, absent))
     return { ...event, eventId, sealed: { value: stored, subject: key.subject, number: key.number } }
   })
 const opened = (event: RecordedEvent, find: Parameters<typeof unseal>[2]): RecordedEvent =>
@@ -37,7 +38,7 @@ const failedKeys =
 
 /**
  * A store that seals the personal fields of events with keys of their subjects, and opens them when it reads. An append fails with `SubjectErased`
- * if the subject was erased. In an event whose key was destroyed the field `$erased` is true, and the personal fields are missing: decoding
+ * if the subject was erased. In an event whose key was destroyed the field `$erased` says so, and the personal fields are missing: decoding
  * replaces them. An event that cannot be decrypted fails its read with an `EventStoreError` that names it.
  */
 export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {

@@ -123,3 +123,18 @@ const jsonOf = (error: object): string | undefined => {
     return undefined
   }
 }
+
+/** Where an error was thrown, as `handle (/app/projections.ts:12:5)`: the first frame of its stack, and nothing of its message. Undefined if that is not known. */
+export const thrownAt = (thrown: unknown): string | undefined => {
+  try {
+    if (!(thrown instanceof Error) || typeof thrown.stack !== "string") return undefined
+    const { message, stack } = thrown
+    const from = stack.indexOf(message)
+    // the message may have been changed since the stack was made: then it is not known where it ends
+    if (from === -1) return undefined
+    const [first] = stack.slice(from + message.length).match(/^\s*\n\s+at [^\n]+/) ?? []
+    return first?.trim().slice("at ".length, 300)
+  } catch {
+    return undefined
+  }
+}

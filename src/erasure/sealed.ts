@@ -29,6 +29,8 @@ interface Sealed {
   readonly s: string
   readonly k: number
   readonly v: string
+  /** The names of the event's personal fields that it has no value for, if there are any: they stay absent after an erasure. */
+  readonly a?: ReadonlyArray<string>
 }
 type Json = Readonly<Record<string, unknown>>
 
@@ -54,25 +56,28 @@ export const decrypted = (text: Uint8Array, key: Uint8Array, aad: Uint8Array): U
 /** Whether the text of an event's JSON may have sealed fields: fast, and without a parse. */
 export const maySeal = (value: string): boolean => value.includes(`"${sealedField}"`)
 
-/** The JSON of an event with these fields sealed. */
+/** The JSON of an event with these fields sealed. `absent`: its other personal fields, for which it has no value. */
 export const seal = (
   json: Json,
   fields: ReadonlyArray<string>,
   { key, number, subject }: SubjectKey,
-  at: EventAddress
+  at: EventAddress,
+  absent: ReadonlyArray<string> = []
 ): Json => {
   const [personal, open] = [true, false].map((is) =>
     Object.fromEntries(Object.entries(json).filter(([name]) => fields.includes(name) === is))
   ) as [Json, Json]
   const text = encrypted(Buffer.from(JSON.stringify(personal)), key, authenticated(at))
-  return { ...open, [sealedField]: { s: subject, k: number, v: Buffer.from(text).toString("base64") } satisfies Sealed }
+  const sealed: Sealed = { s: subject, k: number, v: Buffer.from(text).toString("base64") }
+  return { ...open, [sealedField]: absent.length === 0 ? sealed : { ...sealed, a: absent } }
 }
 
 const sealedOf = (json: unknown): Sealed | undefined => {
   const sealed = (json as { readonly [sealedField]?: Partial<Sealed> } | null | undefined)?.[sealedField]
   if (typeof sealed !== "object" || sealed === null) return undefined
-  const { k, s, v } = sealed
-  return typeof s === "string" && typeof k === "number" && typeof v === "string" ? { s, k, v } : undefined
+  const { a = [], k, s, v } = sealed
+  if (!Array.isArray(a)) return undefined
+  return typeof s === "string" && typeof k === "number" && typeof v === "string" ? { s, k, v, a } : undefined
 }
 /** The key that an event's JSON needs; undefined if it has no sealed fields. */
 export const keyOf = (json: unknown): KeyRef | undefined => {
@@ -80,15 +85,25 @@ export const keyOf = (json: unknown): KeyRef | undefined => {
   return sealed === undefined ? undefined : { subject: sealed.s, number: sealed.k }
 }
 
-/** The field of an event's JSON that says that its personal fields are erased, and are not in it. */
-export const erasedField = "$erased"
+/**
+ * The field of an event's JSON that says that its personal fields are erased, and are not in it: true, or the names of those that the event
+ * had no value for.
+ */
+const erasedField = "$erased"
+/** The JSON of an event whose personal fields are erased. `open` has the others, and `absent` names the personal fields that it had no value for. */
+export const erasedJson = (open: Json, absent: ReadonlyArray<string>): Json => ({
+  ...open,
+  [erasedField]: absent.length === 0 ? true : absent
+})
+const erasedOf = (json: unknown): unknown => (json as Json | null | undefined)?.[erasedField]
 /** Whether an event's JSON says that its personal fields are erased. */
-export const isErased = (json: unknown): boolean => (json as Json | null | undefined)?.[erasedField] === true
-/** The same JSON with what replaces erased fields, if they are. */
+export const isErased = (json: unknown): boolean => erasedOf(json) === true || Array.isArray(erasedOf(json))
+/** The same JSON with what replaces erased fields, if they are. Fields that had no value stay absent. */
 export const redacted = (json: unknown, fields: PersonalFields): unknown => {
   if (!isErased(json)) return json
-  const { [erasedField]: _, ...open } = json as Json
-  return { ...open, ...Object.fromEntries(fields) }
+  const { [erasedField]: erased, ...open } = json as Json
+  const absent = new Set(Array.isArray(erased) ? erased : [])
+  return { ...open, ...Object.fromEntries([...fields].filter(([name]) => !absent.has(name))) }
 }
 
 /**
@@ -102,7 +117,7 @@ export const unseal = (json: unknown, at: EventAddress, find: FindKey): unknown 
   const key = find({ subject: sealed.s, number: sealed.k })
   if (key === undefined)
     throw new Error(`its personal fields need key ${sealed.k} of their subject, which the database does not have`)
-  if (key === null) return { ...open, [erasedField]: true }
+  if (key === null) return erasedJson(open, sealed.a ?? [])
   let personal: Json
   try {
     const text = decrypted(Buffer.from(sealed.v, "base64"), key, authenticated(at))

@@ -1,7 +1,7 @@
 // An aggregate as users declare it: a decider, with the types of its events, commands, state and rejections, and the codecs of all of
 // them. Pure.
 import * as Schema from "effect/Schema"
-import { shown } from "../text/text.ts"
+import { isStorable, shown } from "../text/text.ts"
 import { assertAggregate, assertAggregateFields } from "./aggregate-checks.ts"
 import { refuse } from "./declaration.ts"
 import type { EventType } from "./event.ts"
@@ -187,16 +187,32 @@ const stateCodec = (name: string, state: Schema.Constraint, initial: unknown) =>
 }
 
 const mostTextCharacters = 1_000
+/** A tag or subject that a function of a declaration made of an event cannot be stored: the command that led to the event is at fault. */
+export class UnusableText extends Error {
+  readonly text: string
+  /** The field of the event that has the text; undefined if none has it. */
+  readonly field: string | undefined
+  constructor(message: string, text: string, field?: string) {
+    super(message)
+    this.text = text
+    this.field = field
+  }
+}
 /** The texts that a function of a declaration returned. Throws an error that names it if one is no text, empty or too long. */
 const textsOf = (source: string, type: string, given: unknown): ReadonlyArray<string> => {
   if (given === undefined) return []
   const texts: ReadonlyArray<unknown> = Array.isArray(given) ? given : [given]
   for (const text of texts) {
-    if (typeof text !== "string" || text === "" || text.length > mostTextCharacters)
-      throw new Error(
-        `${source} returned ${shown(text)} for an event of type ${type}; ` +
-          `it must return a text of 1 to ${mostTextCharacters} characters, an array of texts, or undefined for none`
-      )
+    const isText = typeof text === "string"
+    if (isText && text !== "" && text.length <= mostTextCharacters && isStorable(text)) continue
+    const problem =
+      `${source} returned ${shown(text)} for an event of type ${type}; ` +
+      `it must return a text of 1 to ${mostTextCharacters} characters, an array of texts, or undefined for none`
+    if (!isText) throw new Error(problem)
+    throw new UnusableText(
+      `${problem}. Let the schema of the command refuse other texts, as with Schema.String.check(Schema.isMinLength(1))`,
+      text
+    )
   }
   return texts as ReadonlyArray<string>
 }

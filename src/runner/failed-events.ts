@@ -2,7 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { maySeal } from "../erasure/sealed.ts"
-import { describeError, EarlierParked, isEarlierParked } from "../dead-letter/event-failure.ts"
+import { describeError, EarlierParked, isEarlierParked, thrownAt } from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
@@ -30,11 +30,14 @@ export class Stopped extends Data.TaggedError("Stopped")<{ readonly position: nu
 export const busy = ({ code, reason }: Unstorable): StoreError =>
   new StoreError({ operation: "commit an event", retryable: true, reason: `${reason} (SQLSTATE ${code})` })
 
-/** The failure of an event with personal fields, by its name alone: what is stored and published of it must not quote the fields. */
+/** The failure of an event with personal fields, by its name and where it was thrown: what is stored and published of it must not quote the fields. */
 const withoutPersonalText = (failed: FailedEvent): FailedEvent => {
   const { error, record } = failed
   if (record.value === null || !maySeal(record.value) || isEarlierParked(error)) return failed
-  const hidden = new Error("its message is hidden, because it may quote personal fields of the event")
+  const at = thrownAt(error)
+  const hidden = new Error(
+    `its message is hidden, because it may quote personal fields of the event${at === undefined ? "" : `; it was thrown at ${at}`}`
+  )
   hidden.name = describeError(error).error
   return { ...failed, error: hidden }
 }

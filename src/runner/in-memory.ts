@@ -6,7 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import { erasedField } from "../erasure/sealed.ts"
+import { erasedJson } from "../erasure/sealed.ts"
 import type { Batch, LogRecord } from "../log/log.ts"
 import { publishedBy } from "../model/application.ts"
 import { keyProblem } from "../model/columns.ts"
@@ -290,9 +290,11 @@ export class MemoryEngine<Ev, E, R> {
 const erasedRecord = ({ eventTypes }: Topic.Any, record: LogRecord): LogRecord => {
   const json = JSON.parse(record.value!) as Readonly<Record<string, unknown>>
   const personal = personalFieldsOf(eventTypes, String(json["type"]), record.schemaVersion ?? 1)
-  if (personal.size === 0) return record
+  const absent = [...personal.keys()].filter((name) => json[name] === undefined)
+  // without a personal value nothing is encrypted
+  if (absent.length === personal.size) return record
   const open = Object.fromEntries(Object.entries(json).filter(([name]) => !personal.has(name)))
-  return { ...record, value: JSON.stringify({ ...open, [erasedField]: true }) }
+  return { ...record, value: JSON.stringify(erasedJson(open, absent)) }
 }
 
 /** Processes events at once and returns the rows; nothing is stored or published. Throws the first error of a handler. */

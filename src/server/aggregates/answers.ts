@@ -40,7 +40,16 @@ export const problemOf = (error: unknown): Problem | undefined => {
   if (error instanceof InvalidCommandId)
     return new Problem(400, "invalid_parameter", error.message, "send an Idempotency-Key of 1 to 200 characters")
   if (error instanceof InvalidCommand)
-    return new Problem(422, "schema_mismatch", error.message, "compare the command with its schema in /openapi.json")
+    return new Problem(
+      422,
+      "schema_mismatch",
+      error.message,
+      error.field === undefined
+        ? "compare the command with its schema in /openapi.json"
+        : `correct ${error.field}; the schema of the command is in /openapi.json`,
+      undefined,
+      error.field
+    )
   if (error instanceof StreamBusy) return new Problem(503, "contended", error.message, again, retryAfterSeconds)
   if (error instanceof EventStoreError)
     return error.retryable
