@@ -15,6 +15,8 @@ import { openQueries } from "../system/database.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
 import { logStrayErrors } from "./stray-errors.ts"
 import { readStatus } from "../system/observed.ts"
+import { pressureParts } from "./pressure.ts"
+import { watchPressure } from "../system/pressure.ts"
 import { makeReadiness } from "../system/readiness.ts"
 import { makeSharedReading } from "../system/shared-reading.ts"
 import { runProjections, runRelay, type System } from "../system/system.ts"
@@ -154,7 +156,10 @@ export const serveHttp = Effect.fnUntraced(function* (
         ? { healthy: false, reason: `the status cannot be read: ${failure ?? "it was not read yet"}` }
         : { ...value.status, read_ms_ago: Math.round(ageMs) }
     ),
-    moreMetrics: Effect.flatMap(reading, systemMetricsText)
+    moreMetrics: Effect.flatMap(reading, systemMetricsText),
+    pressure: held.includes("gateway")
+      ? pressureParts(yield* watchPressure(system.database), (yield* kafkaOptions) === undefined)
+      : undefined
   }
   const routes = held.filter((role) => role === "gateway" || role === "api")
   for (const role of routes) yield* presence.add(role)

@@ -30,6 +30,7 @@ import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
+import { type PressureParts, shedLoad } from "./http/pressure.ts"
 import { operations } from "./operations/routes.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
 import { completed, type OpenApiDocument } from "./http/openapi-document.ts"
@@ -82,6 +83,8 @@ interface ServerOptions {
   readonly rateLimits?: RateLimits
   /** Addresses and networks of proxies whose X-Forwarded headers count. Default: none. */
   readonly trustedProxies?: ReadonlyArray<string>
+  /** What keeps the server from taking events and commands. Default: nothing but the log. */
+  readonly pressure?: PressureParts | undefined
   /** The files of TLS. Default: plain HTTP. */
   readonly tls?: TlsOptions | undefined
   /** How requests are authenticated. Default: every request may do everything. */
@@ -314,6 +317,7 @@ const build = async (
   guard(app, options.access ?? openAccess)
   answers(app, metrics, limits, options.isStarting === true)
   await protect(app, options.rateLimits ?? {}, limits)
+  if (options.pressure !== undefined) shedLoad(app, options.pressure)
   const run = Effect.runPromiseExitWith(context)
   /** The value of an effect, or what to answer if it dies. */
   const answerOf =
@@ -379,7 +383,7 @@ const routesOf =
         gateway(inner, {
           catalog,
           checker: new Checker(catalog, limits),
-          appender: new Appender(append, limits.waitingEvents),
+          appender: new Appender(append, limits),
           partitions: partitionsOf(log, context),
           held,
           limits,

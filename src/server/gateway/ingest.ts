@@ -186,7 +186,12 @@ class RequestAppender {
         : ({ _tag: "Failed", error: count } as const)
     if (appended._tag !== "Positions") {
       this.#broken.add(entry)
-      return appended._tag === "Overloaded" ? overloaded(topic) : storageFault(entry, appended.error)
+      if (appended._tag === "Overloaded") return overloaded(topic)
+      if (appended._tag === "Failed") return storageFault(entry, appended.error)
+      const silent = `the log has not answered for ${Math.floor(appended.ms / 1_000)} s`
+      return appended._tag === "Stalled"
+        ? fault("log_unavailable", `${silent}; the event was not appended`, "send it again after Retry-After seconds")
+        : fault("log_unavailable", silent, again(entry))
     }
     metrics.appended(topic, performance.now() - began)
     metrics.accepted(topic, appended.positions.length)

@@ -8,6 +8,7 @@ import { commandAdvice } from "./validate.ts"
 import { postSchema } from "../http/openapi.ts"
 import { mediaTypeOf, single } from "../http/parameters.ts"
 import { adviceFor } from "../../text/similar-names.ts"
+import { pressureProblem } from "../http/pressure.ts"
 import { Problem } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 
@@ -91,6 +92,13 @@ const isMinimal = (request: FastifyRequest, results: string | undefined): boolea
   )
 }
 
+const logStalled = (ms: number): Problem =>
+  pressureProblem({
+    code: "log_unavailable",
+    message: `the log has not answered for ${Math.floor(ms / 1_000)} s; nothing was appended`,
+    try: "send the request again after Retry-After seconds"
+  })
+
 /** The longest token that is in a header, too. */
 const mostTokenHeader = 2_048
 
@@ -106,7 +114,9 @@ export const gateway = (
     request.share = held.share()
     return textOf(payload, request.headers, request.share, limits, isLines)
   })
-  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: () => void): void => {
+  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
+    const { stalledMs } = parts.appender
+    if (stalledMs !== undefined) return done(logStalled(stalledMs))
     // also if the client disconnects before its body is complete
     reply.raw.once("close", () => request.share?.release())
     reply.header("x-content-type-options", "nosniff")

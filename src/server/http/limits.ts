@@ -26,6 +26,10 @@ export interface Limits {
   readonly maxAheadMs: number
   /** Events of one topic that wait to be appended; more are refused with 429. */
   readonly waitingEvents: number
+  /** How long the log may not answer an append before further events are refused with 503. */
+  readonly stalledMs: number
+  /** How long a request waits for the log; then the answer is 503, and its events may be stored all the same. */
+  readonly appendMs: number
   /** How long a command to an aggregate or a read of one may take; then the answer is 503, and the command may be stored all the same. */
   readonly commandMs: number
   /** The mean delay of the event loop at which posts are refused with 503. 0: never, for example on Deno, which does not measure the delay. */
@@ -64,6 +68,8 @@ export const defaultLimits: Limits = {
   nameBytes: maxTenantBytes,
   maxAheadMs: 3_600_000,
   waitingEvents: 20_000,
+  stalledMs: 5_000,
+  appendMs: 30_000,
   commandMs: 30_000,
   eventLoopDelayMs: 2_000,
   streams: 1_000,

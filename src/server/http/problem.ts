@@ -68,6 +68,7 @@ export type ProblemCode =
   | "position_gone"
   | "overloaded"
   | "rate_limited"
+  | "disk_full"
   | "log_unavailable"
   | "topic_not_ready"
   | "shutting_down"

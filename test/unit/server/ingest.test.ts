@@ -239,7 +239,7 @@ describe("group commit", () => {
 
   test("requests that arrive during an append share the next one, and each gets its own positions", async () => {
     const { append, calls, positions } = held()
-    const appender = new Appender(append, 100)
+    const appender = new Appender(append, { ...defaultLimits, waitingEvents: 100 })
     const first = appender.append("t", [record("a")])
     const second = appender.append("t", [record("b"), record("c")])
     const third = appender.append("t", [record("d")])
@@ -255,7 +255,7 @@ describe("group commit", () => {
 
   test("a record that the log refuses fails its own request only", async () => {
     const { append, calls, positions } = held()
-    const appender = new Appender(append, 100)
+    const appender = new Appender(append, { ...defaultLimits, waitingEvents: 100 })
     void appender.append("t", [record("a")])
     const bad = appender.append("t", [record("bad")])
     const good = appender.append("t", [record("good")])
@@ -272,7 +272,7 @@ describe("group commit", () => {
 
   test("a request above the limit of waiting records is refused, and nothing of it is appended", async () => {
     const { append, calls } = held()
-    const appender = new Appender(append, 2)
+    const appender = new Appender(append, { ...defaultLimits, waitingEvents: 2 })
     void appender.append("t", [record("a")])
     void appender.append("t", [record("b"), record("c")])
     expect(await appender.append("t", [record("d")])).toEqual({ _tag: "Overloaded" })
@@ -281,7 +281,7 @@ describe("group commit", () => {
 
   test("an unknown topic fails every request that shares the append", async () => {
     const { append, calls } = held()
-    const appender = new Appender(append, 9)
+    const appender = new Appender(append, { ...defaultLimits, waitingEvents: 9 })
     const error = new UnknownTopic({ topic: "t", reason: "gone" })
     const all = [appender.append("t", [record("a")]), appender.append("t", [record("b")])]
     calls[0]!.done({ _tag: "Failed", error })
