@@ -279,6 +279,33 @@ describe("group commit", () => {
     expect(calls).toHaveLength(1)
   })
 
+  test("while the log does not answer, further requests are refused at once, until it does", async () => {
+    const { append, calls, positions } = held()
+    const appender = new Appender(append, { ...defaultLimits, stalledMs: 50 })
+    const first = appender.append("t", [record("a")])
+    expect(appender.stalledMs).toBeUndefined()
+    await expect.poll(() => appender.stalledMs).toBeGreaterThanOrEqual(50)
+    expect(await appender.append("t", [record("b")])).toMatchObject({ _tag: "Stalled" })
+    expect(await appender.append("other", [record("c")])).toMatchObject({ _tag: "Stalled" })
+    expect(calls).toHaveLength(1)
+    positions(0, 0)
+    await first
+    expect(appender.stalledMs).toBeUndefined()
+    const next = appender.append("t", [record("d")])
+    positions(1, 1)
+    expect(await next).toMatchObject({ _tag: "Positions" })
+  })
+
+  test("a request waits for the log for a limited time; a request behind it, too", async () => {
+    const { append } = held()
+    const appender = new Appender(append, { ...defaultLimits, appendMs: 20 })
+    const answers = await Promise.all([appender.append("t", [record("a")]), appender.append("t", [record("b")])])
+    expect(answers).toEqual([
+      { _tag: "NoAnswer", ms: 20 },
+      { _tag: "NoAnswer", ms: 20 }
+    ])
+  })
+
   test("an unknown topic fails every request that shares the append", async () => {
     const { append, calls } = held()
     const appender = new Appender(append, { ...defaultLimits, waitingEvents: 9 })
