@@ -184,7 +184,11 @@ const lookupFiles = Effect.fnUntraced(function* (application: AnyApplication, { 
 /** How this process recognizes its own server: by the certificate that this has, whatever its name is. */
 const ownTls = ({ cert }: TlsOptions) =>
   Effect.try({
-    try: (): ClientTls => ({ ...clientTls(), ca: readFileSync(cert, "utf8"), isOwnServer: true }),
+    try: (): ClientTls => ({
+      ...clientTls(),
+      ca: `${clientTls().ca ?? ""}${readFileSync(cert, "utf8")}`,
+      isOwnServer: true
+    }),
     catch: (error) => error
   })
 

@@ -81,6 +81,12 @@ describe("pages of other origins", () => {
     const other = await preflight(server, "https://attacker.example")
     expect([other.status, other.headers.get("access-control-allow-origin")]).toEqual([403, null])
   })
+  test("beyond this machine, where pages of others are not refused, they cannot read what is answered", async () => {
+    const server = await serve({ cors: [origin], host: "0.0.0.0" })
+    const from = async (page: string) =>
+      (await fetch(`${server.url}/v1/topics`, { headers: { origin: page } })).headers.get("access-control-allow-origin")
+    expect([await from(origin), await from("https://attacker.example")]).toEqual([origin, null])
+  })
   test("the page can read why it is refused", async () => {
     const server = await serve({ cors: [origin], access })
     const { headers, status } = await fetch(`${server.url}/v1/topics`, { headers: { origin } })
