@@ -96,7 +96,8 @@ export const install = (markdown: Markdown, addresses: Addresses): void => {
   const { fence } = markdown.renderer.rules
   markdown.renderer.rules.fence = (tokens, at, ...rest) => {
     const { content, info } = tokens[at]!
-    if (info.trim() === "mermaid") return `<div class="diagram"><pre>${escaped(content)}</pre></div>\n`
+    if (info.trim() === "mermaid")
+      return `<div class="diagram" tabindex="0" role="group" aria-label="Picture"><pre>${escaped(content)}</pre></div>\n`
     return fence?.(tokens, at, ...rest) ?? ""
   }
   const render = markdown.render.bind(markdown)

@@ -8,12 +8,14 @@ import { makeApiPages } from "./api.ts"
 import { deadLinksOf, htmlIn } from "./check.ts"
 import { images, pages, root, sections, sourcePage, sourcePageOf, sources, unlisted } from "./pages.ts"
 
-const usage = `npm run docs -- [--serve] [--port 4173] [--base /] [--repository URL] [--browser]
+const usage = `npm run docs -- [--serve] [--port 4173] [--base /] [--repository URL] [--browser [--built] [--shots FOLDER]]
 
   --serve       serves the site afterwards, on this machine only
   --base        the path at which the site will be served: /, or a path such as /millrace/
   --repository  the address at which source files can be read, such as https://host/owner/millrace/blob/main/; without it, the site shows them itself
-  --browser     looks at every page in Chromium, as wide as a phone; CHROMIUM names the program
+  --browser     looks at the pages in Chromium: as wide as a phone, in light and dark, with axe-core; CHROMIUM names the program
+  --built       builds nothing if site/dist is newer than the pages
+  --shots       writes screenshots of some pages into a folder
 `
 const options = {
   serve: { type: "boolean", default: false },
@@ -21,6 +23,8 @@ const options = {
   base: { type: "string", default: "/" },
   repository: { type: "string" },
   browser: { type: "boolean", default: false },
+  built: { type: "boolean", default: false },
+  shots: { type: "string" },
   help: { type: "boolean", default: false }
 } as const
 const here = import.meta.dirname
@@ -31,15 +35,17 @@ const write = (page: string, text: string) => {
   writeFileSync(join(content, page), text)
 }
 
-const install = () => {
+/** Installs the generators, and with `isWhole` what looks at the site: axe-core, and a Chromium if this machine has none. */
+const install = (isWhole: boolean) => {
   const lock = readFileSync(join(here, "package-lock.json"), "utf8")
   const installed = join(here, "node_modules/.installed")
-  if (existsSync(installed) && readFileSync(installed, "utf8") === lock) return
+  const is = existsSync(installed) ? readFileSync(installed, "utf8") : ""
+  if (is === `${lock}whole` || (is === lock && !isWhole)) return
   process.stderr.write("installing the generators of the site\n")
-  const flags = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+  const flags = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", ...(isWhole ? [] : ["--omit=dev"])]
   const { status } = spawnSync("npm", flags, { cwd: here, stdio: ["ignore", "inherit", "inherit"] })
   if (status !== 0) throw new Error("the generators of the site could not be installed")
-  writeFileSync(installed, lock)
+  writeFileSync(installed, isWhole ? `${lock}whole` : lock)
 }
 /** The pages as they are in the repository, those that are made from other files, and the files that all pages share. */
 const collect = (base: string) => {
@@ -75,6 +81,21 @@ const bytesIn = (folder: string): number =>
   readdirSync(folder, { recursive: true, encoding: "utf8" })
     .map((path) => statSync(join(folder, path)))
     .reduce((sum, file) => sum + (file.isFile() ? file.size : 0), 0)
+const newestIn = (path: string): number =>
+  statSync(path).isFile()
+    ? statSync(path).mtimeMs
+    : Math.max(
+        0,
+        ...readdirSync(path)
+          .filter((name) => !["node_modules", "dist", ".content", ".typedoc", ".millrace"].includes(name))
+          .map((name) => newestIn(join(path, name)))
+      )
+/** Whether the site was built after its pages, the declarations of the API and its own files last changed. */
+const isBuilt = (): boolean =>
+  existsSync(join(dist, "index.html")) &&
+  [...pages.keys(), ...sources, "src", "site"].every(
+    (path) => newestIn(join(root, path)) < statSync(join(dist, "index.html")).mtimeMs
+  )
 const seconds = (since: number) => ((Date.now() - since) / 1000).toFixed(1)
 
 const main = async () => {
@@ -84,48 +105,43 @@ const main = async () => {
   if (repository !== undefined && !/^https?:.*\/$/.test(repository))
     throw new Error(`--repository is ${repository}; it must be an http address that ends with a slash`)
   if (!/^\/([\w.-]+\/)*$/.test(base)) throw new Error(`--base is ${base}; it must begin and end with a slash`)
-  install()
+  install(values.browser)
   const start = Date.now()
-  collect(base)
-  const collected = seconds(start)
   const env = {
     ...process.env,
     MILLRACE_DOCS_BASE: base,
     ...(repository === undefined ? {} : { MILLRACE_DOCS_REPOSITORY: repository })
   }
-  build(env)
-  const problems = [
+  if (!(values.built && isBuilt())) {
+    collect(base)
+    const collected = seconds(start)
+    build(env)
+    process.stdout.write(
+      `site/dist: ${htmlIn(dist).length} pages, ${(bytesIn(dist) / 1024 / 1024).toFixed(1)} MiB, in ${seconds(start)} s, of which the API's pages took ${collected} s\n`
+    )
+  }
+  report([
     ...deadLinksOf(dist, base),
     ...unlisted.map((file) => `${file} is in no section of docs/README.md; list it there`)
-  ]
-  const count = htmlIn(dist).length
-  process.stdout.write(
-    `site/dist: ${count} pages, ${(bytesIn(dist) / 1024 / 1024).toFixed(1)} MiB, in ${seconds(start)} s, of which the API's pages took ${collected} s\n`
-  )
-  if (problems.length > 0) {
-    process.stderr.write(`${problems.join("\n")}\n${problems.length} problems\n`)
-    process.exitCode = 1
-  }
-  if (values.serve || values.browser) {
-    const server = spawn(process.execPath, [vitepress, "preview", here, "--port", port], {
-      cwd: here,
-      env,
-      stdio: values.serve ? "inherit" : "ignore"
-    })
-    if (!values.browser) return
+  ])
+  if (values.browser) {
     const { lookAt } = await import("./browser.ts")
-    try {
-      const paths = htmlIn(dist)
-      const drawn = paths.filter((path) => readFileSync(join(dist, path), "utf8").includes('class="diagram"'))
-      const found = await lookAt(`http://localhost:${port}${base}`, paths, drawn)
-      process.stdout.write(
-        `${found.map((line) => `${line}\n`).join("")}in the browser: ${paths.length} pages, ${drawn.length} with pictures, ${found.length} problems\n`
-      )
-      if (found.length > 0) process.exitCode = 1
-    } finally {
-      server.kill()
-    }
+    const looked = Date.now()
+    const paths = htmlIn(dist)
+    const pictured = paths.filter((path) => readFileSync(join(dist, path), "utf8").includes('class="diagram"'))
+    report(await lookAt(dist, base, paths, pictured, values.shots))
+    process.stdout.write(
+      `in the browser: ${paths.length} pages, ${pictured.length} with pictures, in ${seconds(looked)} s\n`
+    )
   }
+  if (values.serve)
+    spawn(process.execPath, [vitepress, "preview", here, "--port", port], { cwd: here, env, stdio: "inherit" })
+}
+/** Prints problems, and lets the program exit with 1 if there are some. */
+const report = (problems: ReadonlyArray<string>) => {
+  if (problems.length === 0) return
+  process.stderr.write(`${problems.join("\n")}\n${problems.length} problems\n`)
+  process.exitCode = 1
 }
 await main().catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)

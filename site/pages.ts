@@ -92,7 +92,7 @@ a { color: light-dark(#3451b2, #a8b1ff) }
 <body>
 <p><a href="${base}index.html">Millrace</a></p>
 <h1>${escaped(path)}</h1>
-<pre><code>${escaped(text)}</code></pre>
+<pre tabindex="0"><code>${escaped(text)}</code></pre>
 </body>
 </html>
 `

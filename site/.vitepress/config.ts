@@ -48,6 +48,8 @@ export default defineConfig({
   // `npm run docs` checks all links, those to headings among them, in what was built
   ignoreDeadLinks: true,
   markdown: {
+    // the default themes have too little contrast for comments and keywords
+    theme: { light: "github-light-high-contrast", dark: "github-dark-high-contrast" },
     anchor: { slugify: headingId },
     headers: { slugify: headingId },
     toc: { slugify: headingId },

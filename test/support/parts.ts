@@ -2,7 +2,6 @@
 //
 // A test whose part is missing is skipped, with the reason and the remedy in its title. It fails instead if MILLRACE_EXPECT lists the part.
 import { spawnSync } from "node:child_process"
-import { existsSync } from "node:fs"
 import { dockerAnswers } from "../../stack/docker.ts"
 import { cached, find, javaProblem } from "../../stack/jars.ts"
 import { type Name, names } from "../../stack/service.ts"
@@ -14,6 +13,15 @@ type Look = () => string | undefined | Promise<string | undefined>
 const program = (name: string, use: string, install: string) => () =>
   spawnSync(name, ["--version"]).error === undefined ? undefined : `${name} is not installed; ${use}. try: ${install}`
 
+const registry: Look = async () => {
+  const answer = await fetch("https://registry.npmjs.org/-/ping", { signal: AbortSignal.timeout(10_000) }).catch(
+    (error: unknown) => error as Error
+  )
+  if (!(answer instanceof Error) && answer.ok) return undefined
+  const reason = answer instanceof Error ? answer.message : `it answers ${answer.status}`
+  return `the npm registry cannot be reached (${reason}). try: connect to the internet`
+}
+
 const looks = {
   native: nativeProblem,
   java: javaProblem,
@@ -24,20 +32,13 @@ const looks = {
   docker: async () =>
     (await dockerAnswers()) ? undefined : "no Docker engine answers. try: start one, or set DOCKER_HOST",
   chromium: async () => {
-    if (["chromium", "chromium-browser", "google-chrome"].some((name) => find(name) !== undefined)) return undefined
-    const { chromium } = await import("playwright-core")
-    return existsSync(chromium.executablePath())
-      ? undefined
-      : "Chromium is not installed. try: npx playwright-core install chromium"
+    const { hasPackagedChromium, installedChromium } = await import("../../site/chromium.ts")
+    if (installedChromium() !== undefined) return undefined
+    return hasPackagedChromium
+      ? await registry()
+      : "Chromium is not installed. try: npx playwright-core install chromium, or name one in CHROMIUM"
   },
-  registry: async () => {
-    const answer = await fetch("https://registry.npmjs.org/-/ping", { signal: AbortSignal.timeout(10_000) }).catch(
-      (error: unknown) => error as Error
-    )
-    if (!(answer instanceof Error) && answer.ok) return undefined
-    const reason = answer instanceof Error ? answer.message : `it answers ${answer.status}`
-    return `the npm registry cannot be reached (${reason}). try: connect to the internet`
-  },
+  registry,
   openssl: program("openssl", "it makes certificates", "apt-get install openssl"),
   psql: program("psql", "a test connects with it", "apt-get install postgresql-client"),
   tmpfs: () =>
