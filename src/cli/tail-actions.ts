@@ -16,6 +16,7 @@ import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplicationIfAny } from "./config.ts"
 import { startOf } from "./print-messages.ts"
 import { writeOut } from "./print.ts"
+import { tailView } from "./tail-view.ts"
 import { eventTypeOf, recordJson, recordLine } from "./record-text.ts"
 
 /** The flags and the argument of the command. */
@@ -26,7 +27,8 @@ export interface TailFlags {
   readonly key: string | undefined
   readonly tenant: string | undefined
   readonly type: string | undefined
-  readonly from: string
+  /** Undefined: of a topic latest, of a view earliest. */
+  readonly from: string | undefined
   readonly max: number | undefined
   readonly json: boolean
 }
@@ -110,6 +112,8 @@ const startsOf = Effect.fnUntraced(function* (
   )
 })
 
+/** What a view's name follows where a topic's could be. */
+const viewPrefix = "view:"
 const again = Schedule.spaced("1 second")
 
 /** Prints records until interrupted, until `max` are printed, or until the reader of the output has closed it. Returns the exit code. */
@@ -117,12 +121,13 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
   const { data, json, max = Infinity, topic } = flags
   if (max < 1)
     return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  if (topic.startsWith(viewPrefix)) return yield* tailView(topic.slice(viewPrefix.length), flags)
   const opened = yield* openForReading(data)
   const { log } = opened
   const bounds = yield* log
     .bounds(topic)
     .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopic(opened, flags), Effect.fail)))
-  const starts = yield* startsOf(log, topic, bounds, flags.from)
+  const starts = yield* startsOf(log, topic, bounds, flags.from ?? "latest")
   const wants = isWanted(flags)
   const output = Semaphore.makeUnsafe(1)
   let left = max

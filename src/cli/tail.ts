@@ -11,18 +11,18 @@ export const tail = Command.make(
     data,
     config,
     topic: Argument.String("topic").pipe(
-      Argument.withDescription("Any topic of the log: of events, of lookup values, a derived one, or an aggregate")
+      Argument.withDescription(
+        "Any topic of the log: of events, of lookup values, a derived one, or an aggregate; or view:NAME for the rows of a table or window and their changes"
+      )
     ),
     key: optionalText("key", "Only records with this key"),
     tenant: optionalText("tenant", "Only records of this tenant"),
     type: optionalText("type", "Only events of this type"),
-    from: Flag.String("from").pipe(
-      Flag.withDescription(
-        'Where to start: latest, earliest, a duration before now such as "2 hours", a date, or positions such as 0:42,1:17 (partition:position); default: latest'
-      ),
-      Flag.withDefault("latest")
+    from: optionalText(
+      "from",
+      'Where to start: latest, earliest, a duration before now such as "2 hours", a date, or positions such as 0:42,1:17 (partition:position); default: latest; of a view: earliest (all rows first, the default) or latest'
     ),
-    max: Flag.optional(Flag.Int("max").pipe(Flag.withDescription("Exit after this many records"))),
+    max: Flag.optional(Flag.Int("max").pipe(Flag.withDescription("Exit after this many records, or rows and changes"))),
     json
   },
   (flags) =>
@@ -33,6 +33,7 @@ export const tail = Command.make(
           module.tail({
             ...flags,
             config: Option.getOrUndefined(flags.config),
+            from: Option.getOrUndefined(flags.from),
             key: Option.getOrUndefined(flags.key),
             tenant: Option.getOrUndefined(flags.tenant),
             type: Option.getOrUndefined(flags.type),
@@ -43,13 +44,14 @@ export const tail = Command.make(
     )
 ).pipe(
   Command.withDescription(
-    "Print the records of a topic as they come, until stopped. Nothing is acknowledged or remembered: every run sees all records"
+    "Print the records of a topic, or the changes of a view, as they come, until stopped. Nothing is acknowledged or remembered: every run sees all records"
   ),
   Command.withExamples([
     { command: "millrace tail orders.v1 --type order.placed", description: "New events of one type" },
     {
       command: "millrace tail orders.v1 --from '1 hour' --json",
       description: "The last hour and what follows, as NDJSON"
-    }
+    },
+    { command: "millrace tail view:orders", description: "The rows of a table, and then every change of them" }
   ])
 )

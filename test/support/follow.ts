@@ -16,7 +16,7 @@ export const followView = (urlOf: () => string, query = "", headers: Readonly<Re
   const faults: Array<string> = []
   let last: string | undefined
   let isLive = false
-  const keyOf = ({ id }: Row) => String(id)
+  const keyOf = ({ id, who }: Row) => String(id ?? who)
   const take = ({ data, event }: Got): void => {
     got.push({ event, data })
     if (event === "snapshot") {

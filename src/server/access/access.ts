@@ -87,19 +87,30 @@ const assertScoped = (route: RouteOptions): void => {
   else throw new Error(`the route ${String(route.method)} ${route.url} does not say which scope it needs`)
 }
 
+/** Why a credential is no longer valid; undefined if it is, or if that cannot be found out now. */
+const refusalOf = (checked: Promise<Principal>): Promise<Problem | undefined> =>
+  checked.then(
+    () => undefined,
+    (error: unknown) => (error instanceof Problem && error.status < 500 ? error : undefined)
+  )
+
 /** Lets each route have only requests with its scope: adds `request.principal`. To be called before any route is added. */
 export const guard = (app: FastifyInstance, access: Access): void => {
   app.decorateRequest("principal", null as unknown as Principal)
+  app.decorateRequest("refusal", null)
   app.addHook("onRoute", assertScoped)
-  const check = async (request: FastifyRequest, scope: NonNullable<RouteOptions["config"]>["scope"]): Promise<void> => {
+  const check = async (
+    request: FastifyRequest,
+    scope: NonNullable<RouteOptions["config"]>["scope"]
+  ): Promise<Principal> => {
     const credential = credentialOf(request.headers, request.query as Readonly<Record<string, unknown>>)
     const certificate = credential === undefined ? access.certificate?.(request.socket) : undefined
-    if (credential !== undefined) request.principal = await authenticated(access, credential)
-    else if (certificate === undefined) throw unauthenticated("the request has no credential")
-    else if ("refusal" in certificate) throw unauthenticated(certificate.refusal)
-    else request.principal = certificate.principal
-    const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(request.principal, scope)
+    if (credential === undefined && certificate === undefined) throw unauthenticated("the request has no credential")
+    if (certificate !== undefined && "refusal" in certificate) throw unauthenticated(certificate.refusal)
+    const principal = certificate?.principal ?? (await authenticated(access, credential!))
+    const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(principal, scope)
     if (problem !== undefined) throw problem
+    return principal
   }
   app.addHook("onRequest", async (request, reply) => {
     const { scope } = request.routeOptions.config
@@ -115,7 +126,8 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     // a page that sends credentials of another service to a server that knows none
     if (!access.isRequired && certificate === undefined && access.keys === undefined && access.jwt === undefined) return
     try {
-      await check(request, scope)
+      request.principal = await check(request, scope)
+      request.refusal = () => refusalOf(check(request, scope))
     } catch (error) {
       if (error instanceof Problem && error.status === 401) reply.header("www-authenticate", "Bearer")
       throw error

@@ -43,6 +43,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** Who sends the request. */
     principal: Principal
+    /** Looks whether the credential is still valid, for what outlives the request: why it is not. Null for a request without a credential. */
+    refusal: (() => Promise<Problem | undefined>) | null
   }
   interface FastifyContextConfig {
     /** What the route needs; `open`: nothing, not even a credential. */

@@ -37,7 +37,7 @@ export const streamRoutes = (
   app: FastifyInstance,
   { limits, metrics }: { readonly limits: Limits; readonly metrics: Metrics }
 ): StreamAdder => {
-  const running = new Set<RunningStream>()
+  const running = new Map<RunningStream, FastifyRequest>()
   let taken = 0
   /** Takes a slot until the connection closes. */
   const take = (request: FastifyRequest, reply: FastifyReply): void => {
@@ -54,14 +54,20 @@ export const streamRoutes = (
     taken++
     connection.once("close", () => taken--)
   }
-  const serve = async (stream: RunningStream): Promise<void> => {
-    running.add(stream)
+  const serve = async (stream: RunningStream, request: FastifyRequest): Promise<void> => {
+    running.set(stream, request)
     metrics.streams(running.size)
     metrics.streamEnded(await stream.run().finally(() => running.delete(stream)))
     metrics.streams(running.size)
   }
+  // a stream may last for days: it ends with the credential that it was opened with
+  const checking = setInterval(() => {
+    for (const [stream, { refusal }] of running)
+      void refusal?.().then((problem) => problem && stream.stop("unauthenticated", problem.message, problem.try))
+  }, limits.recheckMs).unref()
   app.addHook("preClose", async () => {
-    for (const stream of running)
+    clearInterval(checking)
+    for (const stream of running.keys())
       stream.stop("shutdown", "the server is stopping", "connect again with the position, as Last-Event-ID or from")
   })
   return <A>({ open, schema, stream, url }: StreamRoute<A>): void => {
@@ -85,11 +91,11 @@ export const streamRoutes = (
       // a HEAD request gets the headers alone
       handler: async (request, reply) => {
         if (request.method === "HEAD") return reply.type(contentType).send()
-        await serve(stream(opened.get(request)!, new SseConnection(request, reply)))
+        await serve(stream(opened.get(request)!, new SseConnection(request, reply)), request)
         return reply
       },
       wsHandler: (webSocket, request) =>
-        serve(stream(opened.get(request)!, new WebSocketConnection(webSocket, request.raw.socket)))
+        serve(stream(opened.get(request)!, new WebSocketConnection(webSocket, request.raw.socket)), request)
     })
   }
 }

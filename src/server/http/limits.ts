@@ -40,6 +40,8 @@ export interface Limits {
   readonly slowClientMs: number
   /** The pause between heartbeat comments, which keep proxies from closing a stream. */
   readonly heartbeatMs: number
+  /** How often the credentials of open streams are checked. */
+  readonly recheckMs: number
   /** Bytes of recent records that are kept for all streams of a topic. */
   readonly recentBytes: number
   /** How long a query of a view may take. It ends then. */
@@ -75,6 +77,7 @@ export const defaultLimits: Limits = {
   streams: 1_000,
   slowClientMs: 15_000,
   heartbeatMs: 15_000,
+  recheckMs: 2_000,
   recentBytes: 4 * 1024 * 1024,
   viewMs: 10_000,
   waitMs: 10_000,

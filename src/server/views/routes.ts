@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import type { Application } from "../../model/application.ts"
+import type { Principal } from "../access/principal.ts"
 import type { Limits } from "../http/limits.ts"
 import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
@@ -112,7 +113,7 @@ export const notReady = (name: string): Problem =>
   )
 /** Whose rows a request may read; undefined: all. Throws a `Problem` 403 if the rows do not say whose they are. */
 export const tenantOfRows = (
-  { principal }: FastifyRequest,
+  { principal }: { readonly principal: Pick<Principal, "tenant"> },
   view: DeclaredView,
   columns: ReadonlyArray<ViewColumn>
 ): TenantOfRows | undefined =>

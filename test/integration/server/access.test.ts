@@ -11,6 +11,7 @@ import type { Access } from "../../../src/server/access/access.ts"
 import type { Scope as KeyScope } from "../../../src/server/access/principal.ts"
 import type { System } from "../../../src/system/system.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
+import { webSocket } from "../../support/websocket.ts"
 import { json, noChanges, noViews, post, recordsOf, stream, transfer } from "../../support/http.ts"
 import { server as postgres } from "../../support/postgres.ts"
 
@@ -138,6 +139,39 @@ describe("API keys", () => {
     const short = await keyOf("short", ["read"], undefined, 1)
     await new Promise((done) => setTimeout(done, 5))
     expect((await statusOf("GET", "/v1/topics", bearer(short))).status).toBe(401)
+  })
+
+  test("streams end with the key that they were opened with, by server-sent events and WebSocket", async () => {
+    const open = await startServer(
+      undefined,
+      {},
+      { access: { isRequired: true, keys: new ApiKeys(sql, () => performance.now() * 20) }, limits: { recheckMs: 50 } }
+    )
+    const [revoked, expiring, other] = [
+      await keyOf("streaming", ["read"]),
+      await keyOf("expiring", ["read"], undefined, 1_000),
+      await keyOf("staying", ["read"])
+    ]
+    const path = `${open.url}/v1/topics/alerts.v1/stream?access_token=`
+    const socket = await webSocket(path + revoked)
+    const stays = await stream(path + other)
+    const expires = await stream(path + expiring)
+    await run(revokeApiKey(sql, revoked.split("_")[1]!))
+    const endOf = async ({ frame }: Awaited<ReturnType<typeof stream>>): Promise<unknown> => {
+      for (let next = await frame(); next !== undefined; next = await frame())
+        if (next.event === "end") return JSON.parse(next.data!)
+      return undefined
+    }
+    expect(await endOf(expires)).toMatchObject({
+      reason: "unauthenticated",
+      message: "the API key does not exist, has expired, or was revoked",
+      position: expect.any(String)
+    })
+    expect(await socket.closed()).toEqual({ code: 4006, reason: "unauthenticated" })
+    // the third one ends with the server alone
+    const end = endOf(stays)
+    await open.stop()
+    expect(await end).toMatchObject({ reason: "shutdown" })
   })
 
   test("are still accepted for a minute while the database does not answer, and an unknown one gets 503", async () => {

@@ -1,0 +1,108 @@
+// Opens what a client asks of the changes of a view, and follows it, for the routes and the command line.
+import { single } from "../http/parameters.ts"
+import { Problem } from "../http/problem.ts"
+import type { Connection } from "../connection/connection.ts"
+import type { Principal } from "../access/principal.ts"
+import { type DeclaredView, knownView } from "../views/catalog.ts"
+import { pageQueryOf, type PageQuery } from "../views/page-query.ts"
+import { notReady, problemOf, rememberedColumns, tenantOfRows, type ViewParts } from "../views/routes.ts"
+import { dependenciesOf, waitFor } from "../views/waiting.ts"
+import { type Beginning, digestOf, Feeds } from "./feeds.ts"
+import { ChangeFollower } from "./follower.ts"
+import type { ChangeSource } from "./source.ts"
+import { checkStatement, type FollowedView, type RowFilter } from "./statements.ts"
+
+/** What changes are read with. */
+export interface ChangeParts extends ViewParts {
+  readonly source: ChangeSource
+}
+/** What a client asks for. */
+export interface AskedChanges {
+  readonly name: string
+  /** `from`, `waitFor` and filters, as parameters of a request. */
+  readonly query: Readonly<Record<string, unknown>>
+  /** The last id that the client has; it goes before `from`. */
+  readonly last: string | undefined
+  readonly principal: Pick<Principal, "tenant">
+  readonly isGone: () => boolean
+}
+/** What was opened for a client. */
+export interface OpenedChanges {
+  readonly followed: FollowedView
+  readonly filter: RowFilter
+  readonly order: PageQuery["order"]
+  readonly digest: string
+  readonly beginning: Beginning
+}
+/** Opens changes, and follows them. */
+export interface ChangeOpener {
+  /** Rejects with a `Problem`. What it resolves to needs no closing. */
+  readonly open: (asked: AskedChanges) => Promise<OpenedChanges>
+  readonly follow: (opened: OpenedChanges, connection: Connection) => ChangeFollower
+}
+
+/** Throws a `Problem` 400 if the rows of a view cannot be followed. */
+const assertFollowable = (view: DeclaredView, views: ReadonlyMap<string, DeclaredView>): void => {
+  if (view.kind !== "view") return
+  const tables = [...views.values()].filter(({ kind }) => kind !== "view").map(({ name }) => name)
+  const names = tables.length > 10 ? [...tables.slice(0, 10), "…"] : tables
+  throw new Problem(
+    400,
+    "not_followable",
+    `${view.name} is a declared view: it is a query, whose rows have no key, and PostgreSQL does not say which of them a change of a table changes`,
+    `follow the tables that it reads (of ${names.join(", ")}), and read /v1/views/${view.name} again when they change`
+  )
+}
+
+/** Returns what opens the changes of an application's views. Clients of one opener share what is read of a view. */
+export const changeOpener = ({ application, limits, reader, source, views }: ChangeParts): ChangeOpener => {
+  const columnsOfAll = rememberedColumns({ reader, views })
+  const feeds = new Feeds(source, limits)
+  const open = async ({ isGone, last = "", name, principal, query: asked }: AskedChanges): Promise<OpenedChanges> => {
+    const view = knownView(views, name)
+    assertFollowable(view, views)
+    const { from, ...query } = asked
+    for (const parameter of ["order", "limit", "after"])
+      if (query[parameter] !== undefined)
+        throw new Problem(
+          400,
+          "invalid_parameter",
+          `the parameter ${parameter} is for pages, and changes come in the order in which they were made`,
+          `leave ${parameter} out; a column of this name is filtered as ${parameter}.eq`
+        )
+    const token = single(query["waitFor"], "waitFor")
+    if (token !== undefined)
+      await waitFor(reader, token, dependenciesOf(application, view), { waitMs: limits.waitMs, isGone })
+    const columns = (await columnsOfAll(false)).get(view.name) ?? (await columnsOfAll(true)).get(view.name)
+    if (columns === undefined) throw notReady(view.name)
+    const followed = { view, columns }
+    const tenant = tenantOfRows({ principal }, view, columns)
+    const { filters, order } = pageQueryOf(query, view, columns)
+    const filter = { filters, tenant }
+    // one that PostgreSQL refuses would fail for all clients
+    if (filters.length > 0) await source.check(checkStatement(followed, filter))
+    const digest = digestOf(followed, filter)
+    const start = last === "" ? (single(from, "from") ?? "earliest") : last
+    return { followed, filter, order, digest, beginning: await feeds.beginning(followed, digest, start) }
+  }
+  return {
+    open: (asked) =>
+      open(asked).catch((cause: unknown) => {
+        throw problemOf(cause, limits)
+      }),
+    follow: ({ beginning, digest, filter, followed, order }, connection) =>
+      new ChangeFollower({
+        connection,
+        limits,
+        followed,
+        filter,
+        order,
+        digest,
+        source,
+        position: beginning.position,
+        because: beginning.because,
+        inTurn: feeds.inTurn,
+        use: () => feeds.use(followed, { ...beginning, digest, filter })
+      })
+  }
+}
