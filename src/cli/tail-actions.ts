@@ -16,7 +16,6 @@ import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplicationIfAny } from "./config.ts"
 import { startOf } from "./print-messages.ts"
 import { writeOut } from "./print.ts"
-import { tailView } from "./tail-view.ts"
 import { eventTypeOf, recordJson, recordLine } from "./record-text.ts"
 
 /** The flags and the argument of the command. */
@@ -112,8 +111,6 @@ const startsOf = Effect.fnUntraced(function* (
   )
 })
 
-/** What a view's name follows where a topic's could be. */
-const viewPrefix = "view:"
 const again = Schedule.spaced("1 second")
 
 /** Prints records until interrupted, until `max` are printed, or until the reader of the output has closed it. Returns the exit code. */
@@ -121,7 +118,6 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
   const { data, json, max = Infinity, topic } = flags
   if (max < 1)
     return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
-  if (topic.startsWith(viewPrefix)) return yield* tailView(topic.slice(viewPrefix.length), flags)
   const opened = yield* openForReading(data)
   const { log } = opened
   const bounds = yield* log

@@ -14,6 +14,8 @@ import { writeOut } from "./print.ts"
 import type { TailFlags } from "./tail-actions.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
 
+/** What the name of a view follows where that of a topic could be. */
+const viewPrefix = "view:"
 const textOf = ({ data, event }: StreamMessage, view: string, json: boolean): string =>
   json
     ? terminalText(`{"view":${JSON.stringify(view)},"event":${JSON.stringify(event)},"data":${data}}`)
@@ -66,8 +68,11 @@ const output = (view: string, json: boolean, most: number) => {
 }
 
 /** Prints until interrupted, until `max` rows and changes are printed, or until the reader of the output has closed it. Returns the exit code. */
-export const tailView = Effect.fnUntraced(function* (name: string, flags: TailFlags) {
+export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
   const { config, data, json, max = Infinity, tenant } = flags
+  const name = flags.topic.slice(viewPrefix.length)
+  if (max < 1)
+    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
   for (const flag of ["key", "type"] as const)
     if (flags[flag] !== undefined)
       return yield* usageError(`--${flag} is for records of topics, and ${name} is a view`, "leave it out")

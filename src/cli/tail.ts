@@ -1,4 +1,4 @@
-// Defines the command line of `millrace tail`. What it does is in tail-actions.ts, which is loaded when it runs.
+// Defines the command line of `millrace tail`. What it does is in tail-actions.ts and tail-view.ts, which are loaded when it runs.
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -27,19 +27,26 @@ export const tail = Command.make(
   },
   (flags) =>
     runToExitCode(
-      Effect.flatMap(
-        Effect.promise(() => import("./tail-actions.ts")),
-        (module) =>
-          module.tail({
-            ...flags,
-            config: Option.getOrUndefined(flags.config),
-            from: Option.getOrUndefined(flags.from),
-            key: Option.getOrUndefined(flags.key),
-            tenant: Option.getOrUndefined(flags.tenant),
-            type: Option.getOrUndefined(flags.type),
-            max: Option.getOrUndefined(flags.max)
-          })
-      ),
+      Effect.suspend(() => {
+        const given = {
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          from: Option.getOrUndefined(flags.from),
+          key: Option.getOrUndefined(flags.key),
+          tenant: Option.getOrUndefined(flags.tenant),
+          type: Option.getOrUndefined(flags.type),
+          max: Option.getOrUndefined(flags.max)
+        }
+        return flags.topic.startsWith("view:")
+          ? Effect.flatMap(
+              Effect.promise(() => import("./tail-view.ts")),
+              (module) => module.tailView(given)
+            )
+          : Effect.flatMap(
+              Effect.promise(() => import("./tail-actions.ts")),
+              (module) => module.tail(given)
+            )
+      }),
       { untilStopped: true }
     )
 ).pipe(
