@@ -1,10 +1,12 @@
 // How fast the gateway takes events: HTTP, checks and the log, in memory or on PostgreSQL, in a process of its own. It measures no projection.
+// In turn with it a bare Fastify, which reads the same bodies as text and answers, so that the rest is what Millrace does.
 //   node bench/gateway.ts [--seconds 5] [--connections 50] [--batch 5000] [--postgres] [--input FILE.ndjson[.gz]] [--profile DIR] [--json]
 import { fork, type ChildProcess } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { gunzipSync } from "node:zlib"
 import autocannon from "autocannon"
+import Fastify from "fastify"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -25,7 +27,9 @@ const { values: options } = parseArgs({
     postgres: { type: "boolean", default: false },
     profile: { type: "string" },
     json: { type: "boolean", default: false },
-    serve: { type: "boolean", default: false }
+    serve: { type: "boolean", default: false },
+    // the server is the bare Fastify
+    bare: { type: "boolean", default: false }
   }
 })
 const seconds = Number(options.seconds)
@@ -43,6 +47,24 @@ const onPostgres = Effect.flatMap(database, ({ sql }) =>
   Effect.map(Layer.build(Postgres.layer(sql)), (context) => Context.get(context, Log))
 )
 
+/** Fastify alone: it reads a body as text, and answers with a text as long as that for one event. */
+const bare = Effect.gen(function* () {
+  const app = Fastify({ bodyLimit: 64 * 1024 * 1024 })
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser("*", { parseAs: "string" }, (_, body, done) => done(null, body))
+  const answer = JSON.stringify({ trace_id: "0".repeat(32), accepted: 1, rejected: 0, results: [] })
+  app.post("/v1/events", async (_, reply) => reply.code(202).type("application/json; charset=utf-8").send(answer))
+  process.send?.(yield* Effect.promise(() => app.listen({ host: "127.0.0.1", port: 0 })))
+  yield* answered
+  yield* Effect.promise(() => app.close())
+})
+/** Answers `cpu` with the CPU time of this process until `stop` comes. */
+const answered = Effect.callback<void>((resume) => {
+  process.on("message", (message) => {
+    if (message === "stop") resume(Effect.void)
+    else process.send?.(process.cpuUsage())
+  })
+})
 /** The measured process: answers `cpu` with its CPU time, `stop` with its end. */
 const server = Effect.gen(function* () {
   const log = options.postgres ? yield* onPostgres : make().log
@@ -51,12 +73,7 @@ const server = Effect.gen(function* () {
   yield* log.declare(topics)
   const served = yield* serve({ application: app, port: 0 }).pipe(Effect.provideContext(Context.make(Log, log)))
   process.send?.(served.url)
-  yield* Effect.callback<void>((resume) => {
-    process.on("message", (message) => {
-      if (message === "stop") resume(Effect.void)
-      else process.send?.(process.cpuUsage())
-    })
-  })
+  yield* answered
 })
 
 /** Events such as a feed of departures delivers: 250 bytes each. */
@@ -155,23 +172,35 @@ const single = async (child: ChildProcess, url: string, line: string, duration: 
   }
 }
 
-const main = async (): Promise<void> => {
-  const lines = options.input === undefined ? synthetic(27_000) : inputOf(options.input)
+/** Measures one server, in a process of its own. */
+const measured = async (lines: ReadonlyArray<string>, flags: ReadonlyArray<string>) => {
   const execArgv = options.profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${options.profile}`]
-  const child = fork(import.meta.filename, ["--serve", ...(options.postgres ? ["--postgres"] : [])], { execArgv })
+  const child = fork(import.meta.filename, ["--serve", ...flags], { execArgv })
   try {
     const url = await ask<string>(child)
     // singles first: what a bulk leaves in the memory log would be the garbage collector's work in their time
     await single(child, url, lines[0]!, 2)
-    const figures = { single: await single(child, url, lines[0]!, seconds), bulk: await bulk(child, url, lines) }
-    if (options.json) console.log(JSON.stringify(figures))
-    else console.table(figures)
+    return { single: await single(child, url, lines[0]!, seconds), bulk: await bulk(child, url, lines) }
   } finally {
     child.send("stop")
   }
 }
 
+const main = async (): Promise<void> => {
+  const lines = options.input === undefined ? synthetic(27_000) : inputOf(options.input)
+  const ofBare = await measured(lines, ["--bare"])
+  const ofMillrace = await measured(lines, options.postgres ? ["--postgres"] : [])
+  const figures = {
+    "bare Fastify, single": ofBare.single,
+    "gateway, single": ofMillrace.single,
+    "bare Fastify, bulk": ofBare.bulk,
+    "gateway, bulk": ofMillrace.bulk
+  }
+  if (options.json) console.log(JSON.stringify(figures))
+  else console.table(figures)
+}
+
 if (options.serve) {
-  await Effect.runPromise(Effect.scoped(server))
+  await Effect.runPromise(Effect.scoped(options.bare ? bare : server))
   process.disconnect()
 } else await main()
