@@ -157,8 +157,8 @@ const notUtf8 = ({ number }: InputLine): FeedResult => {
 /** Why a request is sent again; undefined if that cannot help. */
 const reasonToRepeat = (answer: ClientAnswer | Error): string | undefined => {
   if (answer instanceof Error) {
-    const { cause, message } = answer
-    return cause instanceof Error ? cause.message || String((cause as { readonly code?: string }).code) : message
+    // a host with several addresses has an error without a text
+    return answer.message || String((answer as NodeJS.ErrnoException).code)
   }
   return answer.status === 429 || answer.status === 503 ? `it answers ${answer.status}` : undefined
 }
@@ -197,7 +197,7 @@ const post = async (
     const sent = `the log has ${counted(before, "event")} of it, up to line ${lines[0]!.number - 1}`
     if (answer instanceof Error && isRefusedByTls(answer))
       throw new CommandFailed({
-        message: `the gateway at ${url} and this command do not accept each other: ${answer.message}; ${sent}`,
+        message: `the gateway at ${url} and this command do not accept each other: ${answer.message.trim()}; ${sent}`,
         try: "name the authority of its certificate in MILLRACE_CLIENT_TLS_CA (or NODE_EXTRA_CA_CERTS), and a certificate of this command in MILLRACE_CLIENT_TLS_CERT and MILLRACE_CLIENT_TLS_KEY if it asks for one"
       })
     const reason = reasonToRepeat(answer)
