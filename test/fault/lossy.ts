@@ -16,8 +16,9 @@ export interface Lossy {
 }
 
 const bind = "B".charCodeAt(0)
-// ReadyForQuery, outside a transaction: the statement is done
-const ready = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
+// ReadyForQuery without its last byte, which says whether a transaction is open: the statement is done
+const ready = Buffer.from([0x5a, 0, 0, 0, 5])
+const endsReady = (data: Buffer) => data.subarray(-ready.length - 1, -1).equals(ready)
 
 /** Listens on a free port of 127.0.0.1 until the scope closes. */
 export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return<Lossy, never, Scope.Scope> {
@@ -52,12 +53,12 @@ export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return
       }
     })
     backend.on("data", (data) => {
-      if (dropReply && data.subarray(-ready.length).equals(ready)) {
+      if (dropReply && endsReady(data)) {
         drop()
         return void backend.end()
       }
       // its session must not outlive the statement
-      if (isRunning && data.subarray(-ready.length).equals(ready)) return void backend.end()
+      if (isRunning && endsReady(data)) return void backend.end()
       if (!client.destroyed && !dropReply) client.write(data)
     })
     backend.once("close", () => client.destroy())

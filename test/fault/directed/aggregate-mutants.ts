@@ -202,8 +202,8 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
       "    const lane = command.row.partition % laneCount\n",
       "    const lane = this.waiting() % laneCount\n"
     ),
-    file: contract,
-    title: "appends of one stream made at once keep their order"
+    file: "unit/postgres/event-lanes.test.ts",
+    title: "few commands share the statement of two lanes"
   },
   {
     name: "commands overtake one of their stream that has to wait",
