@@ -35,7 +35,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system/dead-letters"],
   ["server/http"],
   ["server/access", "server/connection"],
-  ["server/gateway", "server/streams", "server/aggregates", "server/views", "server/operations"],
+  ["server/gateway", "server/streams", "server/aggregates", "server/views", "server/operations", "server/console"],
   ["server/changes"],
   ["server"],
   ["cli"]

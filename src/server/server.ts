@@ -359,6 +359,8 @@ const routesOf =
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
       const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map(), options.changes !== undefined)
+      const { consolePage } = await import("./console/routes.ts")
+      consolePage(app)
       await documented(app, options.application.name, options.access?.isRequired === true, {
         paths: { ...paths, ...ofViews?.paths },
         components

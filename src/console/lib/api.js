@@ -1,0 +1,167 @@
+// Requests to the public HTTP API, with the credential of whoever looks.
+import { useEffect, useRef, useState } from "./html.js"
+
+const storage = "millrace.credential"
+
+/** The API key or token of this tab; undefined if none was given. It stays in the tab: other tabs and later visits do not have it. */
+export const credential = () => sessionStorage.getItem(storage) ?? undefined
+/** Keeps a credential for this tab; an empty one forgets it. */
+export const setCredential = (text) => {
+  if (text === "") sessionStorage.removeItem(storage)
+  else sessionStorage.setItem(storage, text)
+  globalThis.dispatchEvent(new Event("credential"))
+}
+
+/** An answer that is no success: `code`, `message` and `advice` (what to do) as the API gives them, and the HTTP `status` (0: no answer). */
+export class ApiError extends Error {
+  constructor({ advice, body, code, message, status }) {
+    super(message)
+    this.advice = advice
+    this.body = body
+    this.code = code
+    this.status = status
+  }
+}
+
+/** A number that JavaScript cannot hold, as the text that it has in JSON. */
+export class ExactNumber {
+  constructor(text) {
+    this.text = text
+  }
+  toString() {
+    return this.text
+  }
+  toJSON() {
+    return typeof JSON.rawJSON === "function" ? JSON.rawJSON(this.text) : this.text
+  }
+}
+const isExact = (number, text) =>
+  String(number) === text || Number(text).toString() === text || /^-?\d{1,15}(\.\d{1,15})?$/.test(text)
+/** Parses JSON without losing digits: a number that would change becomes an `ExactNumber`. */
+export const parseJson = (text) =>
+  JSON.parse(text, (_key, value, context) =>
+    typeof value === "number" && context?.source !== undefined && !isExact(value, context.source)
+      ? new ExactNumber(context.source)
+      : value
+  )
+
+const headersOf = (body, headers) => {
+  const key = credential()
+  return {
+    ...(body !== undefined && { "content-type": "application/json" }),
+    ...(key !== undefined && { authorization: `Bearer ${key}` }),
+    ...headers
+  }
+}
+/** An answer as an `ApiError`. */
+export const errorOf = (status, text) => {
+  let body
+  try {
+    body = parseJson(text)
+  } catch {
+    body = undefined
+  }
+  const { code, message, try: advice } = body?.error ?? {}
+  return new ApiError({
+    status,
+    body,
+    code: code ?? `http_${status}`,
+    message: message ?? body?.reason ?? (text.slice(0, 300) || `the server answered ${status}`),
+    advice
+  })
+}
+
+/** Sends a request. `body` is sent as JSON, a string as it is. Resolves to `{ status, body, headers }`; rejects with an `ApiError`. `accept`: statuses beside 2xx that are no error. */
+export const send = async (method, path, { accept = [], body, headers, signal } = {}) => {
+  const init = { method, headers: headersOf(body, headers), cache: "no-store" }
+  if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body)
+  let response
+  try {
+    response = await fetch(path, { ...init, signal: signal ?? AbortSignal.timeout(60_000) })
+  } catch (error) {
+    if (signal?.aborted) throw error
+    throw new ApiError({
+      status: 0,
+      code: "no_answer",
+      message: "the server does not answer",
+      advice: "is the process still running? The console goes on by itself when it is back"
+    })
+  }
+  const text = await response.text()
+  if (!response.ok && !accept.includes(response.status)) throw errorOf(response.status, text)
+  const isJson = response.headers.get("content-type")?.includes("json")
+  return { status: response.status, headers: response.headers, body: isJson && text !== "" ? parseJson(text) : text }
+}
+/** The body of a GET request. */
+export const get = async (path, options) => (await send("GET", path, options)).body
+
+/** Whether anything answered lately; components learn of changes by `useOnline`. */
+let isOnline = true
+const setOnline = (next) => {
+  if (next === isOnline) return
+  isOnline = next
+  globalThis.dispatchEvent(new Event("server"))
+}
+/** Whether the server answers. */
+export const useOnline = () => {
+  const [online, set] = useState(isOnline)
+  useEffect(() => {
+    const update = () => set(isOnline)
+    globalThis.addEventListener("server", update)
+    return () => globalThis.removeEventListener("server", update)
+  }, [])
+  return online
+}
+
+/**
+ * What a GET request answers: `{ data, error, isLoading, reload }`. With `every` (milliseconds) it is asked again and again, one request at a time, while
+ * the page is visible; `data` stays the last answer while there is an `error`. A path that is undefined asks nothing.
+ */
+export const useGet = (path, { accept, every } = {}) => {
+  const [state, setState] = useState({ path, data: undefined, error: undefined, isLoading: path !== undefined })
+  const [round, setRound] = useState(0)
+  const latest = useRef()
+  useEffect(() => {
+    if (path === undefined) return setState({ path, data: undefined, error: undefined, isLoading: false })
+    const stop = new AbortController()
+    let timer
+    setState((old) =>
+      old.path === path ? { ...old, isLoading: true } : { path, data: undefined, error: undefined, isLoading: true }
+    )
+    const ask = async () => {
+      if (document.hidden && latest.current === path) return again()
+      try {
+        const data = await get(path, { accept, signal: AbortSignal.any([stop.signal, AbortSignal.timeout(30_000)]) })
+        setOnline(true)
+        latest.current = path
+        if (!stop.signal.aborted) setState({ path, data, error: undefined, isLoading: false })
+      } catch (error) {
+        if (stop.signal.aborted) return
+        if (error.status === 0) setOnline(false)
+        else if (error.status !== undefined) setOnline(true)
+        setState((old) => ({ path, data: old.path === path ? old.data : undefined, error, isLoading: false }))
+        // an answer that will not change is not asked for again, a server that is away is
+        if (every === undefined && error.status !== 0 && error.status !== 503) return
+      }
+      again()
+    }
+    const again = () => {
+      if (stop.signal.aborted) return
+      if (every === undefined && isOnline) return
+      timer = setTimeout(ask, every ?? 2_000)
+    }
+    ask()
+    return () => {
+      stop.abort()
+      clearTimeout(timer)
+    }
+  }, [path, every, round])
+  const current = state.path === path ? state : { data: undefined, error: undefined, isLoading: path !== undefined }
+  return { ...current, reload: () => setRound((n) => n + 1) }
+}
+
+/** A path with parameters; those that are undefined or empty are left out. */
+export const withQuery = (path, parameters) => {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "")
+  return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`
+}

@@ -1,0 +1,55 @@
+// Numbers, durations and times for people.
+
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
+const fine = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 })
+/** `12,345`; below 10 with up to three digits. */
+export const number = (value) =>
+  value === undefined || value === null
+    ? "–"
+    : typeof value !== "number"
+      ? String(value)
+      : Math.abs(value) >= 10 || Number.isInteger(value)
+        ? whole.format(value)
+        : fine.format(value)
+/** `1 record`, `2 records`. */
+export const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`
+/** A duration in milliseconds: `12 ms`, `3.4 s`, `5 min`, `2 h 5 min`, `3 d`. */
+export const duration = (ms) => {
+  if (ms === undefined || ms === null) return "–"
+  if (ms < 1_000) return `${Math.round(ms)} ms`
+  const seconds = ms / 1_000
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`
+  const minutes = Math.floor(seconds / 60)
+  if (minutes < 60) return `${minutes} min`
+  const hours = Math.floor(minutes / 60)
+  return hours < 48 ? `${hours} h${minutes % 60 === 0 ? "" : ` ${minutes % 60} min`}` : `${Math.floor(hours / 24)} d`
+}
+/** Bytes: `12 B`, `3.4 KiB`. */
+export const bytes = (size) => {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"]
+  let value = size
+  let unit = 0
+  for (; value >= 1_024 && unit < units.length - 1; unit++) value /= 1_024
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+const zoneKey = "millrace.utc"
+/** Whether times are shown in UTC; else in the viewer's zone. */
+export const isUtc = () => localStorage.getItem(zoneKey) === "1"
+export const setUtc = (on) => {
+  localStorage.setItem(zoneKey, on ? "1" : "0")
+  globalThis.dispatchEvent(new Event("zone"))
+}
+const pad = (n, width = 2) => String(n).padStart(width, "0")
+/** A time as `2026-11-30 07:59:23.052`, in the zone that is chosen. `at`: epoch milliseconds, or a text of a date. */
+export const time = (at) => {
+  const date = new Date(at)
+  if (at === null || at === undefined || Number.isNaN(date.getTime())) return "–"
+  if (isUtc()) return date.toISOString().replace("T", " ").replace("Z", " UTC")
+  const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`
+  return `${day} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`
+}
+/** The zone that times are shown in. */
+export const zone = () => (isUtc() ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone)
+/** A word of a shell: quoted if it has to be. */
+export const shellWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)

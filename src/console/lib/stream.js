@@ -1,0 +1,93 @@
+// Follows a stream of server-sent events by `fetch`, which can send a credential, with what the protocol asks of a client: it goes on from its last id.
+import { credential, errorOf, parseJson } from "./api.js"
+
+/** Splits the text of a stream into its events: `{ id, event, data }`. */
+const eventsOf = async function* (body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader()
+  let rest = ""
+  try {
+    while (true) {
+      const { done, value } = await reader.read()
+      if (done) return
+      rest += value
+      const parts = rest.split("\n\n")
+      rest = parts.pop()
+      for (const part of parts) {
+        const event = { id: undefined, event: "message", data: "" }
+        for (const line of part.split("\n")) {
+          if (line.startsWith("id:")) event.id = line.slice(3).trim()
+          else if (line.startsWith("event:")) event.event = line.slice(6).trim()
+          else if (line.startsWith("data:"))
+            event.data += (event.data === "" ? "" : "\n") + line.slice(5).replace(/^ /, "")
+        }
+        yield event
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => undefined)
+  }
+}
+const sleep = (ms, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true })
+  })
+
+/**
+ * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array a frame;
+ * `onState` gets `{ state: "connecting" | "open" | "waiting" | "refused", error }`. A lost connection is opened again after its last id.
+ */
+export const follow = (path, { onEvents, onState }) => {
+  const stop = new AbortController()
+  const { signal } = stop
+  let pending = []
+  let frame
+  const flush = () => {
+    frame = undefined
+    const events = pending
+    pending = []
+    if (!signal.aborted && events.length > 0) onEvents(events)
+  }
+  const run = async () => {
+    let last
+    let wait = 500
+    while (!signal.aborted) {
+      onState({ state: "connecting" })
+      try {
+        const key = credential()
+        const headers = {
+          accept: "text/event-stream",
+          ...(key !== undefined && { authorization: `Bearer ${key}` }),
+          ...(last !== undefined && { "last-event-id": last })
+        }
+        const response = await fetch(path, { headers, signal, cache: "no-store" })
+        if (!response.ok) {
+          const error = errorOf(response.status, await response.text())
+          const isFinal = response.status >= 400 && response.status < 500 && response.status !== 429
+          onState({ state: isFinal ? "refused" : "waiting", error })
+          if (isFinal) return
+        } else {
+          onState({ state: "open" })
+          wait = 500
+          for await (const { data, event, id } of eventsOf(response.body)) {
+            if (id !== undefined) last = id
+            if (data === "") continue
+            pending.push({ id, event, data: parseJson(data) })
+            frame ??= setTimeout(flush, 100)
+          }
+        }
+      } catch {
+        // the connection was lost
+      }
+      if (signal.aborted) return
+      onState({ state: "waiting" })
+      await sleep(wait, signal)
+      wait = Math.min(wait * 2, 10_000)
+    }
+  }
+  run()
+  return () => {
+    stop.abort()
+    clearTimeout(frame)
+  }
+}

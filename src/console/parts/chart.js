@@ -1,0 +1,86 @@
+// A chart of numbers over time, by uPlot, which the page loads when it has the first chart.
+import { html, useEffect, useRef } from "../lib/html.js"
+import { isUtc, number } from "../lib/format.js"
+
+let loading
+/** uPlot, loaded once. It is a classic script, since its smallest form is one. */
+const library = () =>
+  (loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script")
+    script.src = "/console/vendor/uplot.js"
+    script.addEventListener("load", () => resolve(globalThis.uPlot))
+    script.addEventListener("error", () => reject(new Error("the charts could not be loaded")))
+    document.head.append(script)
+  }))
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+/** The colours of series, by their number. */
+export const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"]
+
+/**
+ * A line for each of `series` (`{ label, values }`, as many as `times`) over `times` (epoch milliseconds). `unit` is on the axis; `summary` is what a screen
+ * reader gets instead of the lines. The legend has the values below the pointer, and the last ones otherwise.
+ */
+export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
+  const box = useRef()
+  const plot = useRef()
+  const shape = `${series.map(({ label }) => label).join("\n")}${unit}${isUtc()}`
+  const data = () => [times.map((at) => at / 1_000), ...series.map(({ values }) => values)]
+  useEffect(() => {
+    let isGone = false
+    const element = box.current
+    const resize = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height }))
+    const dark = matchMedia("(prefers-color-scheme: dark)")
+    const make = async () => {
+      const UPlot = await library().catch(() => undefined)
+      if (isGone || UPlot === undefined) return
+      plot.current?.destroy()
+      const axis = {
+        stroke: colour("--quiet"),
+        grid: { stroke: colour("--line"), width: 1 },
+        ticks: { stroke: colour("--line"), width: 1 }
+      }
+      plot.current = new UPlot(
+        {
+          width: element.clientWidth,
+          height,
+          tzDate: isUtc() ? (at) => UPlot.tzDate(new Date(at * 1_000), "Etc/UTC") : undefined,
+          cursor: { points: { size: 6 } },
+          legend: { live: true },
+          scales: {
+            y: { range: (_, low, high) => [Math.min(0, low ?? 0), high === null || high <= 0 ? 1 : high * 1.1] }
+          },
+          axes: [
+            axis,
+            { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => `${number(tick)}${unit && ` ${unit}`}`) }
+          ],
+          series: [
+            {},
+            ...series.map(({ label }, i) => ({
+              label,
+              stroke: colour(seriesColours[i % seriesColours.length]),
+              width: 1.5,
+              points: { show: false },
+              value: (_, value) =>
+                value === null || value === undefined ? "–" : `${number(value)}${unit && ` ${unit}`}`
+            }))
+          ]
+        },
+        data(),
+        element
+      )
+    }
+    make()
+    resize.observe(element)
+    dark.addEventListener("change", make)
+    return () => {
+      isGone = true
+      resize.disconnect()
+      dark.removeEventListener("change", make)
+      plot.current?.destroy()
+      plot.current = undefined
+    }
+  }, [shape, height])
+  useEffect(() => plot.current?.setData(data()), [times, series])
+  return html`<div class="chart" ref=${box} role="img" aria-label=${summary}></div>`
+}

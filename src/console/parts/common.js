@@ -1,0 +1,203 @@
+// What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
+import { duration, isUtc, number, time } from "../lib/format.js"
+import { html, useEffect, useRef, useState } from "../lib/html.js"
+
+/** A time with the other zone in its title. */
+export const Time = ({ at }) => {
+  const [, refresh] = useState(0)
+  useEffect(() => {
+    const update = () => refresh((n) => n + 1)
+    globalThis.addEventListener("zone", update)
+    return () => globalThis.removeEventListener("zone", update)
+  }, [])
+  if (at === undefined || at === null) return html`<span>–</span>`
+  const date = new Date(at)
+  const iso = Number.isNaN(date.getTime()) ? String(at) : date.toISOString()
+  return html`<time datetime=${iso} title=${isUtc() ? date.toString() : iso}>${time(at)}</time>`
+}
+
+/** An error with what to do about it. */
+export const Problem = ({ error }) =>
+  error === undefined
+    ? null
+    : html`<div class="problem" role="alert">
+        <p><strong>${error.message}</strong></p>
+        ${error.advice && html`<p>What to do: ${error.advice}</p>`}
+        ${error.code && html`<p class="quiet">${error.code}${error.status ? `, HTTP ${error.status}` : ""}</p>`}
+      </div>`
+
+/** What a page shows while it has nothing: why, and the next step. */
+export const Empty = ({ children, title }) =>
+  html`<div class="empty">
+    <p><strong>${title}</strong></p>
+    ${children}
+  </div>`
+
+/** What a request has answered so far: a note while it loads, its problem, or `children` of its data. */
+export const Loaded = ({ children, of }) => {
+  const { data, error, isLoading } = of
+  if (data === undefined && error === undefined)
+    return html`<p class="quiet" role="status">${isLoading ? "Loading…" : ""}</p>`
+  return html`${error && html`<${Problem} error=${error} />`}${data !== undefined && children(data)}`
+}
+
+/** A command or a request that can be copied. */
+export const Command = ({ label = "command", text }) => {
+  const [state, setState] = useState("")
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text)
+      setState("copied")
+    } catch {
+      setState("select it to copy")
+    }
+    setTimeout(() => setState(""), 2_000)
+  }
+  return html`<div class="command">
+    <code>${text}</code>
+    <button type="button" class="small" onClick=${copy} aria-label=${`Copy the ${label}`}>${state || "Copy"}</button>
+    <span class="sr" role="status">${state}</span>
+  </div>`
+}
+
+/** A label with a colour for a state: `good`, `warn`, `bad` or `quiet`. The text says it, too. */
+export const Tag = ({ children, kind = "quiet" }) => html`<span class=${`tag ${kind}`}>${children}</span>`
+
+/** A number with its unit and what it is. */
+export const Figure = ({ href, kind, label, note, unit = "", value }) => {
+  const inner = html`<span class="label">${label}</span
+    ><span class="value"
+      >${typeof value === "number" ? number(value) : (value ?? "–")}<small>${unit && ` ${unit}`}</small></span
+    ><span class="note">${note ?? ""}</span>`
+  return href === undefined
+    ? html`<div class=${`figure ${kind ?? ""}`}>${inner}</div>`
+    : html`<a class=${`figure ${kind ?? ""}`} href=${href}>${inner}</a>`
+}
+
+/** A value of a row, a record or a state: text as text, objects as JSON, null as a dash. */
+export const Value = ({ value }) => {
+  if (value === undefined || value === null) return html`<span class="quiet">null</span>`
+  if (typeof value === "object" && !("text" in value)) return html`<code>${JSON.stringify(value)}</code>`
+  if (typeof value === "boolean") return html`<code>${String(value)}</code>`
+  return html`${String(value)}`
+}
+/** JSON over several lines. */
+export const Json = ({ value }) =>
+  html`<pre class="json" tabindex="0">${typeof value === "string" ? value : JSON.stringify(value, null, 2)}</pre>`
+
+/**
+ * A table. `columns`: `{ name, label, cell(row), numeric, wide }`; `rows` with `keyOf(row)`. It scrolls sideways in itself, by keyboard too. `caption` names it
+ * for screen readers; `onRow` opens a row, `rowHref` links one.
+ */
+export const Table = ({ caption, columns, keyOf, rows }) =>
+  html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
+    <table>
+      <caption class="sr">
+        ${caption}
+      </caption>
+      <thead>
+        <tr>
+          ${columns.map(({ label, name, numeric }) => html`<th key=${name} scope="col" class=${numeric ? "n" : ""}>${label ?? name}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.map(
+          (row, i) =>
+            html`<tr key=${keyOf?.(row, i) ?? i}>
+              ${columns.map(
+                ({ cell, name, numeric }) =>
+                  html`<td key=${name} class=${numeric ? "n" : ""}>
+                    ${cell === undefined ? html`<${Value} value=${row[name]} />` : cell(row)}
+                  </td>`
+              )}
+            </tr>`
+        )}
+      </tbody>
+    </table>
+  </div>`
+
+/** A dialog. It takes the focus, Escape closes it, and the focus goes back. */
+export const Dialog = ({ children, onClose, title }) => {
+  const dialog = useRef()
+  useEffect(() => {
+    const opener = document.activeElement
+    dialog.current.showModal()
+    return () => opener?.focus?.()
+  }, [])
+  return html`<dialog
+    ref=${dialog}
+    aria-labelledby="dialog-title"
+    onClose=${onClose}
+    onClick=${(event) => event.target === dialog.current && onClose()}
+  >
+    <header>
+      <h2 id="dialog-title">${title}</h2>
+      <button type="button" class="small" onClick=${onClose}>Close</button>
+    </header>
+    ${children}
+  </dialog>`
+}
+
+/**
+ * A button that says what will happen, shows the command that does the same, and asks, before it does it. `plan()` may resolve to a text of what a dry run
+ * found; `act()` does it and resolves to a text of the result.
+ */
+export const Action = ({ act, command, danger = false, describe, disabled = false, label, onDone, plan }) => {
+  const [isOpen, setOpen] = useState(false)
+  return html`<button type="button" class=${danger ? "danger" : ""} disabled=${disabled} onClick=${() => setOpen(true)}>
+      ${label}</button
+    >${
+      isOpen &&
+      html`<${ActionDialog}
+        ...${{ act, command, danger, describe, label, onDone, plan }}
+        onClose=${() => setOpen(false)}
+      />`
+    }`
+}
+const ActionDialog = ({ act, command, danger, describe, label, onClose, onDone, plan }) => {
+  const [state, setState] = useState({ step: plan === undefined ? "ask" : "plan" })
+  useEffect(() => {
+    if (plan === undefined) return
+    plan().then(
+      (text) => setState({ step: "ask", text }),
+      (error) => setState({ step: "refused", error })
+    )
+  }, [])
+  const run = async () => {
+    setState((old) => ({ ...old, step: "running" }))
+    try {
+      const text = await act()
+      setState({ step: "done", text: text ?? "Done." })
+      onDone?.()
+    } catch (error) {
+      setState({ step: "refused", error })
+    }
+  }
+  const { error, step, text } = state
+  return html`<${Dialog} title=${label} onClose=${onClose}>
+    ${step !== "done" && html`<p>${describe}</p>`}
+    ${step === "plan" && html`<p role="status" class="quiet">Asking what it would do…</p>`}
+    ${text && html`<p role="status" class="result">${text}</p>`}
+    <${Problem} error=${error} />
+    ${
+      command !== undefined &&
+      html`<p class="quiet">The same by the command line:</p>
+        <${Command} text=${command} />`
+    }
+    <footer>
+      <button type="button" onClick=${onClose}>${step === "done" || step === "refused" ? "Close" : "Cancel"}</button>
+      ${
+        (step === "ask" || step === "running") &&
+        html`<button type="button" class=${danger ? "danger" : "primary"} disabled=${step === "running"} onClick=${run}>
+          ${step === "running" ? "Working…" : label}
+        </button>`
+      }
+    </footer>
+  <//>`
+}
+
+/** How long ago something was, from its age in milliseconds. */
+export const Ago = ({ ms }) => (ms === null || ms === undefined ? html`–` : html`${duration(ms)} ago`)
+/** A field of a form with its label; `hint` says what it takes. */
+export const Field = ({ children, hint, label }) =>
+  html`<label class="field"><span>${label}</span>${children}${hint && html`<small>${hint}</small>`}</label>`
