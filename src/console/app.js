@@ -6,15 +6,26 @@ import { linkTo, useRoute } from "./lib/router.js"
 import { Problem } from "./parts/common.js"
 
 /** The pages by their first part of the address: a title, and what loads them. */
+const page = (title, load) => ({ title, load })
 const pages = {
-  overview: { title: "Overview", load: () => import("./pages/overview.js") },
-  live: { title: "Live", load: () => import("./pages/live.js") },
-  events: { title: "Events", load: () => import("./pages/events.js") },
-  tables: { title: "Tables", load: () => import("./pages/tables.js") }
+  overview: page("Overview", () => import("./pages/overview.js")),
+  pipeline: page("Pipeline", () => import("./pages/pipeline.js")),
+  windows: page("Windows", () => import("./pages/windows.js")),
+  explain: page("Explain", () => import("./pages/explain.js")),
+  live: page("Live", () => import("./pages/live.js")),
+  events: page("Events", () => import("./pages/events.js")),
+  tables: page("Tables", () => import("./pages/tables.js")),
+  aggregates: page("Aggregates", () => import("./pages/aggregates.js")),
+  send: page("Send", () => import("./pages/send.js")),
+  topics: page("Topics", () => import("./pages/topics.js")),
+  versions: page("Versions", () => import("./pages/versions.js")),
+  "dead-letters": page("Dead letters", () => import("./pages/dead-letters.js"))
 }
 const groups = [
-  ["", ["overview"]],
-  ["Data", ["live", "events", "tables"]]
+  ["", ["overview", "pipeline"]],
+  ["Data", ["live", "windows", "events", "tables", "explain"]],
+  ["Do", ["send", "aggregates"]],
+  ["System", ["topics", "versions", "dead-letters"]]
 ]
 const home = "overview"
 

@@ -100,6 +100,11 @@ const Alerts = () => {
   </section>`
 }
 
+/** For how long the oldest of what waits does so. */
+const ageNote = (rows) => {
+  const age = oldest(rows.map((one) => one.oldest_ms))
+  return age === undefined ? "nothing waits" : `the oldest for ${duration(age)}`
+}
 const Figures = ({ found, live, rates }) => {
   const { dead_letters: ofProjections, parked_messages: ofRelays, relays, timers } = found
   const waiting = sum(live.map(({ lag }) => lag ?? 0))
@@ -109,17 +114,17 @@ const Figures = ({ found, live, rates }) => {
     <${Figure} label="Processed" value=${lastOf(rates.series.processed)} unit="a second" href=${linkTo("pipeline")} />
     <${Figure} label="Published" value=${lastOf(rates.series.out)} unit="a second" href=${linkTo("pipeline")} />
     <${Figure}
-      label="Wait for projections"
+      label="Not processed yet"
       value=${waiting}
       unit=${waiting === 1 ? "record" : "records"}
-      note=${`the oldest for ${duration(oldest(live.map((one) => one.oldest_ms)) ?? 0)}`}
+      note=${ageNote(live)}
       kind=${waiting > 10_000 ? "warn" : ""}
     />
     <${Figure}
-      label="Wait for relays"
+      label="Not published yet"
       value=${toPublish}
       unit=${toPublish === 1 ? "message" : "messages"}
-      note=${`the oldest for ${duration(oldest(relays.map((one) => one.oldest_ms)) ?? 0)}`}
+      note=${ageNote(relays)}
     />
     <${Figure}
       label="Dead letters"
