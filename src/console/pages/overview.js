@@ -163,8 +163,8 @@ export default () => {
         return html`<p class="lead">
             ${
               found.healthy
-                ? html`<${Tag} kind="good">healthy<//> Events come in at the left, projections turn them into tables and
-                    messages, and relays publish these.`
+                ? html`<${Tag} kind="good">healthy<//> Events come in, projections turn them into tables and messages,
+                    and relays publish these.`
                 : html`<${Tag} kind="bad">unhealthy<//> ${counted(problems.length, "problem")} below, each with what to
                     do.`
             }

@@ -48,6 +48,8 @@ export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
           cursor: { points: { size: 6 } },
           legend: { live: true },
           scales: {
+            // a minute at least, so that the first points are not a line across years
+            x: { range: (_, low, high) => (low === null ? [0, 60] : [Math.min(low, high - 60), high]) },
             y: { range: (_, low, high) => [Math.min(0, low ?? 0), high === null || high <= 0 ? 1 : high * 1.1] }
           },
           axes: [

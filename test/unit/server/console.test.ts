@@ -1,0 +1,72 @@
+// The files of the console, without a browser: what is sent, what it may load, and how large it is.
+import { gzipSync } from "node:zlib"
+import { readdirSync, readFileSync } from "node:fs"
+import { join } from "node:path"
+import { createHash } from "node:crypto"
+import fastify from "fastify"
+import { expect, test } from "vitest"
+import { consoleFiles, consolePage, policyOf } from "../../../src/server/console/routes.ts"
+
+const files = consoleFiles()
+
+test("all imports of the console's modules are files that the server has, or names of the import map", () => {
+  const page = files.get("/")!.body.toString("utf8")
+  const { imports } = JSON.parse(/<script type="importmap">([^<]+)</.exec(page)![1]!) as {
+    readonly imports: Readonly<Record<string, string>>
+  }
+  for (const target of Object.values(imports)) expect(files.has(target), target).toBe(true)
+  let count = 0
+  for (const [path, { body, type }] of files) {
+    if (!type.startsWith("text/javascript") || path.endsWith("/uplot.js")) continue
+    for (const [, specifier = ""] of body
+      .toString("utf8")
+      .matchAll(/(?:^(?:import|export)\b[^"]*\bfrom\s*|\bimport\()"([^"]+)"/gm)) {
+      count++
+      const target = imports[specifier] ?? new URL(specifier, `http://console${path}`).pathname
+      expect(files.has(target), `${path} imports ${specifier}`).toBe(true)
+    }
+  }
+  expect(count).toBeGreaterThan(40)
+  for (const [, target] of page.matchAll(/(?:src|href)="([^"]+)"/g)) expect(files.has(target!), target).toBe(true)
+})
+
+test("all of it is under 150 kB as it is sent", () => {
+  const size = [...files.values()].reduce((sum, { gzip }) => sum + gzip.length, 0)
+  expect(size).toBeGreaterThan(30_000)
+  expect(size).toBeLessThan(150_000)
+})
+
+test("nothing makes markup of text, and no code is made of it", () => {
+  const root = join(import.meta.dirname, "../../../src/console")
+  for (const path of readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js")))
+    expect(readFileSync(join(root, path), "utf8"), path).not.toMatch(
+      /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|style="/
+    )
+})
+
+test("the policy has the hash of the import map, and nothing inline or from elsewhere", () => {
+  const script = '{ "imports": {} }'
+  const policy = policyOf(`<script type="importmap">${script}</script><script src="/a.js"></script>`)
+  expect(policy).toContain(`script-src 'self' 'sha256-${createHash("sha256").update(script).digest("base64")}'`)
+  expect(policy).toContain("default-src 'none'")
+  expect(policy).not.toMatch(/unsafe|https?:|\*/)
+})
+
+test("files are compressed for whoever takes that, and not sent again to whoever has them", async () => {
+  const app = fastify()
+  consolePage(app)
+  const zipped = await app.inject({ url: "/", headers: { "accept-encoding": "br, gzip" } })
+  expect(zipped.headers["content-encoding"]).toBe("gzip")
+  expect(zipped.rawPayload.equals(gzipSync(files.get("/")!.body))).toBe(true)
+  const plain = await app.inject({ url: "/console/app.js" })
+  expect([plain.statusCode, plain.headers["content-type"]]).toEqual([200, "text/javascript; charset=utf-8"])
+  expect(plain.headers["content-security-policy"]).toContain("frame-ancestors 'none'")
+  const again = await app.inject({
+    url: "/console/app.js",
+    headers: { "if-none-match": String(plain.headers["etag"]) }
+  })
+  expect([again.statusCode, again.payload]).toEqual([304, ""])
+  for (const url of ["/console/../package.json", "/console/%2e%2e/server/server.ts", "/console/pages", "/console/"])
+    expect((await app.inject({ url })).statusCode, url).toBe(404)
+  await app.close()
+})
