@@ -18,6 +18,10 @@ export const installedChromium = (): string | undefined => {
 /** Whether the package that the site installs has a Chromium for this machine. */
 export const hasPackagedChromium = process.platform === "linux" && process.arch === "x64"
 
+/** Whether that package is installed already. */
+export const isPackagedChromiumHere = (): boolean =>
+  hasPackagedChromium && existsSync(join(packages, "@sparticuz/chromium/package.json"))
+
 interface PackagedChromium {
   readonly default: { readonly executablePath: () => Promise<string> }
 }

@@ -1,9 +1,9 @@
 // The console: its frame with the navigation, the credential of whoever looks, and the page that the address names.
-import { credential, setCredential, useGet, useOnline } from "./lib/api.js"
+import { setCredential, useCredential, useGet, useOnline } from "./lib/api.js"
 import { isUtc, setUtc, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
 import { linkTo, useRoute } from "./lib/router.js"
-import { Problem } from "./parts/common.js"
+import { ActionHost, Problem } from "./parts/common.js"
 
 /** The pages by their first part of the address: a title, and what loads them. */
 const page = (title, load) => ({ title, load })
@@ -58,16 +58,6 @@ const Credential = ({ error, onClose }) => {
       >${onClose && html`<button type="button" onClick=${onClose}>Cancel</button>`}
     </div>
   </form>`
-}
-
-const useCredential = () => {
-  const [key, setKey] = useState(credential)
-  useEffect(() => {
-    const update = () => setKey(credential())
-    globalThis.addEventListener("credential", update)
-    return () => globalThis.removeEventListener("credential", update)
-  }, [])
-  return key
 }
 
 /** The page of the address, loaded when it is first opened. */
@@ -155,6 +145,7 @@ const App = () => {
             : html`<${Page} key=${`${name} ${key ?? ""}`} name=${name} route=${route} />`
         }
       </main>
+      <${ActionHost} />
     </div>`
 }
 

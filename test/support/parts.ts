@@ -2,6 +2,7 @@
 //
 // A test whose part is missing is skipped, with the reason and the remedy in its title. It fails instead if MILLRACE_EXPECT lists the part.
 import { spawnSync } from "node:child_process"
+import { installedChromium, isPackagedChromiumHere } from "../../site/chromium.ts"
 import { dockerAnswers } from "../../stack/docker.ts"
 import { cached, find, javaProblem } from "../../stack/jars.ts"
 import { type Name, names } from "../../stack/service.ts"
@@ -31,13 +32,10 @@ const looks = {
       : "mvn is not installed; it fetches the jars of Kafka and Pulsar. try: apt-get install maven",
   docker: async () =>
     (await dockerAnswers()) ? undefined : "no Docker engine answers. try: start one, or set DOCKER_HOST",
-  chromium: async () => {
-    const { hasPackagedChromium, installedChromium } = await import("../../site/chromium.ts")
-    if (installedChromium() !== undefined) return undefined
-    return hasPackagedChromium
-      ? await registry()
-      : "Chromium is not installed. try: npx playwright-core install chromium, or name one in CHROMIUM"
-  },
+  chromium: () =>
+    installedChromium() === undefined && !isPackagedChromiumHere()
+      ? "Chromium is not installed. try: npm run docs -- --browser, which installs one for itself on Linux, or name one in CHROMIUM"
+      : undefined,
   registry,
   openssl: program("openssl", "it makes certificates", "apt-get install openssl"),
   psql: program("psql", "a test connects with it", "apt-get install postgresql-client"),

@@ -95,6 +95,17 @@ export const send = async (method, path, { accept = [], body, headers, signal } 
 /** The body of a GET request. */
 export const get = async (path, options) => (await send("GET", path, options)).body
 
+/** The credential of this tab, as it changes. */
+export const useCredential = () => {
+  const [key, setKey] = useState(credential)
+  useEffect(() => {
+    const update = () => setKey(credential())
+    globalThis.addEventListener("credential", update)
+    return () => globalThis.removeEventListener("credential", update)
+  }, [])
+  return key
+}
+
 /** Whether anything answered lately; components learn of changes by `useOnline`. */
 let isOnline = true
 const setOnline = (next) => {
@@ -121,6 +132,7 @@ export const useGet = (path, { accept, every } = {}) => {
   const [state, setState] = useState({ path, data: undefined, error: undefined, isLoading: path !== undefined })
   const [round, setRound] = useState(0)
   const latest = useRef()
+  const key = useCredential()
   useEffect(() => {
     if (path === undefined) return setState({ path, data: undefined, error: undefined, isLoading: false })
     const stop = new AbortController()
@@ -155,7 +167,7 @@ export const useGet = (path, { accept, every } = {}) => {
       stop.abort()
       clearTimeout(timer)
     }
-  }, [path, every, round])
+  }, [path, every, round, key])
   const current = state.path === path ? state : { data: undefined, error: undefined, isLoading: path !== undefined }
   return { ...current, reload: () => setRound((n) => n + 1) }
 }

@@ -152,7 +152,7 @@ const Switches = ({ has, name, reload }) =>
       command=${`npx millrace promote ${name}`}
       act=${async () => {
         const result = await runJob(pathOf(name, "promote"), {})
-        return `Build ${result.live ?? result.build ?? ""} is live.`
+        return `Build ${result.to} is live.`
       }}
       onDone=${reload}
     />`

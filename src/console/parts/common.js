@@ -142,17 +142,24 @@ export const Dialog = ({ children, onClose, title }) => {
  * A button that says what will happen, shows the command that does the same, and asks, before it does it. `plan()` may resolve to a text of what a dry run
  * found; `act()` does it and resolves to a text of the result.
  */
-export const Action = ({ act, command, danger = false, describe, disabled = false, label, onDone, plan }) => {
-  const [isOpen, setOpen] = useState(false)
-  return html`<button type="button" class=${danger ? "danger" : ""} disabled=${disabled} onClick=${() => setOpen(true)}>
-      ${label}</button
-    >${
-      isOpen &&
-      html`<${ActionDialog}
-        ...${{ act, command, danger, describe, label, onDone, plan }}
-        onClose=${() => setOpen(false)}
-      />`
-    }`
+export const Action = (action) =>
+  html`<button
+    type="button"
+    class=${action.danger ? "danger" : ""}
+    disabled=${action.disabled === true}
+    onClick=${() => globalThis.dispatchEvent(new CustomEvent("action", { detail: action }))}
+  >
+    ${action.label}
+  </button>`
+/** Shows the dialog of an action. It is in the frame of the page, so that its result stays when the button is gone, as that of what was done. */
+export const ActionHost = () => {
+  const [action, setAction] = useState()
+  useEffect(() => {
+    const show = ({ detail }) => setAction(detail)
+    globalThis.addEventListener("action", show)
+    return () => globalThis.removeEventListener("action", show)
+  }, [])
+  return action && html`<${ActionDialog} ...${action} onClose=${() => setAction(undefined)} />`
 }
 const ActionDialog = ({ act, command, danger, describe, label, onClose, onDone, plan }) => {
   const [state, setState] = useState({ step: plan === undefined ? "ask" : "plan" })
