@@ -37,6 +37,7 @@ export const onNodeOnly: Readonly<Record<string, string>> = {
   "integration/cli/rebuilt-policy.test.ts":
     "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
   "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
+  "integration/console": "a browser's view of HTTP routes that run on Deno, too",
   "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/foreign-retry.test.ts": "the engine's logic on PostgreSQL",
   "integration/dead-letter/late-retry.test.ts": "the engine's logic on PostgreSQL",

@@ -137,6 +137,7 @@ const banner = (application: AnyApplication, { data }: DevFlags, database: Datab
   const query = readModel && queryOf(readModel)
   return [
     `Millrace is running.`,
+    `  console        ${url}`,
     `  send events    POST ${url}/v1/events`,
     ...(hasAlerts(application) ? [`  alerts (SSE)   curl -N ${url}/v1/alerts`] : []),
     ...(aggregate === undefined

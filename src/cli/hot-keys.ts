@@ -38,7 +38,7 @@ export const hotKeysOf = (
     s: { does: `status        ${ownCommand} status`, run: () => run("status") },
     d: { does: `dead letters  ${ownCommand} dlq list`, run: () => run("dlq", "list") },
     t: { does: `topics        ${ownCommand} topics list`, run: () => run("topics", "list") },
-    o: { does: `open          ${url}/docs in a browser`, run: () => open(`${url}/docs`) },
+    o: { does: `open          the console, ${url}, in a browser`, run: () => open(url) },
     q: { does: "quit", run: () => void process.kill(process.pid, "SIGINT") },
     h: { does: "help", run: () => show(helpText(keys)) }
   }

@@ -16,7 +16,7 @@ const make = () => {
 test("a key runs the command that its help names", () => {
   const { keys, seen, type } = make()
   for (const line of ["s", " D ", "t", "o"]) type(line)
-  expect(seen).toEqual(["status", "dlq list", "topics list", "http://127.0.0.1:7070/docs"])
+  expect(seen).toEqual(["status", "dlq list", "topics list", "http://127.0.0.1:7070"])
   for (const command of seen.slice(0, 3)) expect(helpText(keys)).toContain(`millrace ${command}\n`)
   type("h")
   expect(seen.at(-1)).toBe(helpText(keys))

@@ -27,6 +27,6 @@ test("http.md has every route of a server, and no other", async () => {
   )
   const documented = [...page.matchAll(/^\| `((?:GET|POST) [^`]+)`/gm)].map(([, route]) => route)
   expect(documented.toSorted()).toEqual(
-    [...new Set([...routes, "GET /docs", "GET /openapi.json", "GET /status"])].toSorted()
+    [...new Set([...routes, "GET /", "GET /docs", "GET /openapi.json", "GET /status"])].toSorted()
   )
 })
