@@ -6,7 +6,6 @@
 /** Paths in `test/`, and why their outcome does not depend on the runtime. */
 export const onNodeOnly: Readonly<Record<string, string>> = {
   "generated-client": "the client is generated and compiled by npm programs",
-  "integration/site.test.ts": "builds the site with npm programs, and looks at it in a browser",
   "layering.test.ts": "reads the imports of the source",
   "reference.test.ts": "compares pages with the text of the source",
   "types/docstrings.test.ts": "asks the TypeScript compiler; the examples import the same names on both runtimes",
