@@ -31,7 +31,7 @@ export {
   type RecordedEvent
 } from "./aggregate/event-store.ts"
 export { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "./aggregate/failures.ts"
-export { UnknownCommand, type Rejection } from "./model/aggregate.ts"
+export { UnknownCommand, type Rejection, type RejectionClass } from "./model/aggregate.ts"
 export { Application } from "./model/application.ts"
 export { Bridge, type BridgeOptions } from "./bridge/definition.ts"
 export type { BridgeRecord } from "./bridge/record.ts"

@@ -151,7 +151,7 @@ export const answerAgain = (
   answer: Answer
 ): Effect.Effect<Executed<unknown>, unknown> =>
   Effect.suspend(() => {
-    if (answer.rejection !== undefined) return Effect.fail(rejectionOfAnswer(answer.rejection))
+    if (answer.rejection !== undefined) return Effect.fail(rejectionOfAnswer(aggregate, answer.rejection))
     const events = answer.events.map((event) => decodeEvent<unknown>(aggregate, event))
     return Effect.succeed(executedOf({ aggregate }, answer, events, true))
   }).pipe(Effect.catchDefect((error) => Effect.fail(error)))

@@ -1,5 +1,6 @@
 // One command: its check, its digest, the decision on a state, and the decided events as the store takes them. Pure.
 import { createHash } from "node:crypto"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { nameProblem, tenantProblem } from "../log/acceptable.ts"
 import { aggregateHeaders, isTraceparent } from "../log/envelope.ts"
@@ -209,7 +210,7 @@ const encodedRejection = (rejection: Rejection): Readonly<Record<string, unknown
   }
 }
 
-/** A rejection that a command was answered before. It has the tag, the fields (as JSON) and the message of the first answer. */
+/** A rejection that a command was answered before, of no known class. It has the tag, the fields (as JSON) and the message of then. */
 class RepeatedRejection extends Error {
   readonly _tag: string
   constructor({ fields, message, tag }: RejectionAnswer) {
@@ -219,13 +220,25 @@ class RepeatedRejection extends Error {
     Object.defineProperty(this, "name", { value: tag })
   }
 }
+const repeatedRejections = new WeakSet<object>()
 /** What the store remembers of a rejection. */
 export const answerOfRejection = (rejection: Rejection): RejectionAnswer => ({
   tag: rejection._tag,
   fields: rejectionFields(rejection),
   message: rejection.message
 })
-/** The rejection that the store remembered. */
-export const rejectionOfAnswer = (answer: RejectionAnswer): Rejection => new RepeatedRejection(answer)
+const instanceOf = (aggregate: Aggregate.Any, { fields, tag }: RejectionAnswer): Rejection | undefined => {
+  for (const schema of aggregate.rejections) {
+    const decoded = Schema.decodeUnknownOption(Schema.toCodecJson(schema))({ ...fields, _tag: tag })
+    if (Option.isSome(decoded) && decoded.value._tag === tag) return decoded.value
+  }
+  return undefined
+}
+/** The rejection that the store remembered: an instance of its class, if the aggregate lists the class and the fields still fit it. */
+export const rejectionOfAnswer = (aggregate: Aggregate.Any, answer: RejectionAnswer): Rejection => {
+  const rejection = instanceOf(aggregate, answer) ?? new RepeatedRejection(answer)
+  repeatedRejections.add(rejection)
+  return rejection
+}
 /** Whether a rejection is the answer that the same command was given before. */
-export const isRepeatedRejection = (rejection: unknown): boolean => rejection instanceof RepeatedRejection
+export const isRepeatedRejection = (rejection: object): boolean => repeatedRejections.has(rejection)

@@ -8,7 +8,7 @@ import { checkedCount } from "./options.ts"
 import { isTopicName } from "./topic.ts"
 
 const required = ["name", "events", "commands", "state", "initial", "evolve", "decide"]
-const optional = ["id", "version", "eventTime", "tags", "subject", "partitions", "snapshot"]
+const optional = ["rejections", "id", "version", "eventTime", "tags", "subject", "partitions", "snapshot"]
 
 /** What is checked before anything of a declaration is used. */
 interface UncheckedAggregate {
@@ -19,6 +19,7 @@ interface UncheckedAggregate {
   readonly initial: unknown
   readonly evolve: object
   readonly decide: object
+  readonly rejections?: ReadonlyArray<unknown> | undefined
   readonly id?: string | undefined
   readonly version?: number | undefined
   readonly eventTime?: unknown
@@ -73,6 +74,17 @@ const assertId = (what: string, id: unknown, shapes: ReadonlyArray<ValueShape>) 
     if (!canBeText(field))
       refuse(`${what}: \`id\``, `the field \`${String(id)}\` of ${name} is never a text; name a field of texts`)
   }
+}
+const assertRejections = (what: string, rejections: unknown) => {
+  if (rejections === undefined) return
+  if (!Array.isArray(rejections))
+    return refuse(`${what}: \`rejections\``, `it is ${shown(rejections)}; list classes, as \`[CaseTaken]\``)
+  for (const [i, rejection] of rejections.entries())
+    if (!Schema.isSchema(rejection) || typeof rejection !== "function")
+      refuse(
+        `${what}: \`rejections\``,
+        `its element ${i} is ${shown(rejection)}; list the class of a Schema.TaggedError, not an instance of it`
+      )
 }
 const tagName = /^[a-zA-Z0-9_-]{1,50}$/
 const assertTags = (what: string, tags: unknown) => {
@@ -131,6 +143,7 @@ export const assertAggregate = (options: UncheckedAggregate): void => {
   assertNames(`${what}: \`decide\``, options.decide, Object.keys(options.commands), "command")
   if (options.version !== undefined) checkedCount(`${what}: version`, options.version, { least: 1 })
   if (options.partitions !== undefined) checkedCount(`${what}: partitions`, options.partitions, { least: 1 })
+  assertRejections(what, options.rejections)
   assertTags(what, options.tags)
   assertSnapshot(what, options.snapshot)
 }

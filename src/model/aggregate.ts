@@ -25,6 +25,8 @@ export type Rejection = Error & {
   /** The name of the error, which `AggregateTest.thenRejected` and HTTP answers name. */
   readonly _tag: string
 }
+/** The class of a rejection, a `Schema.TaggedError`: by it a rejection that the store remembers becomes an instance again. */
+export type RejectionClass = Schema.Codec<Rejection, unknown>
 type CommandFields = { readonly [name: string]: Fields }
 type CommandOf<C extends CommandFields, K extends keyof C> = Simplify<{ readonly type: K } & TypeOf<C[K]>>
 /** The union of commands. Of an aggregate without commands it is a type without values, which, unlike `never`, lets it be any aggregate. */
@@ -68,6 +70,8 @@ export interface Aggregate<
   readonly commands: Readonly<Record<string, Fields>>
   /** The schema of the state. */
   readonly state: Schema.Constraint
+  /** The classes of rejections, as declared: a repeated command that was rejected gets an instance of one of them. */
+  readonly rejections: ReadonlyArray<RejectionClass>
   /** The names of the tags by which boundaries can be read. */
   readonly tagNames: ReadonlyArray<string>
   /** After how many events that a load read a snapshot of the state is stored; undefined: never. */
@@ -282,6 +286,11 @@ export const Aggregate = {
     /** Each returns one new event, an array of them (which may be empty), or a rejection. */
     readonly decide: D & { readonly [K in Exclude<keyof D, keyof C>]: "not a command of this aggregate" }
     /**
+     * The classes of the rejections. A command that is sent again with its `commandId` and was rejected then gets an instance of its class;
+     * of a class that is not listed it gets an error with the same `_tag`, fields (as JSON) and message.
+     */
+    readonly rejections?: ReadonlyArray<RejectionClass>
+    /**
      * The field of every event and command that holds the stream's id. Callers may leave it out of commands; events that have another id
      * are refused. Without it, only the stream has the id.
      */
@@ -327,6 +336,7 @@ export const Aggregate = {
       partitions: options.partitions ?? 16,
       retentionMs: undefined,
       snapshotEvery: options.snapshot === false ? undefined : (options.snapshot?.every ?? 200),
+      rejections: options.rejections ?? [],
       tagNames: Object.keys(tags),
       tagsOf: remember(tagger(name, tags), tags),
       subjectsOf: subject === undefined ? () => [] : textsFunction(`${what(name)}: \`subject\``, subject),

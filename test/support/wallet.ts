@@ -4,6 +4,9 @@ import * as Schema from "effect/Schema"
 import { Aggregate, Event, EventStore } from "../../src/index.ts"
 import { MemoryEventStore } from "../../src/testing/testing.ts"
 
+/** A rejection whose class the wallet lists. It has a field whose JSON is another value. */
+export class TooLate extends Schema.TaggedError<TooLate>()("TooLate", { since: Schema.Date }) {}
+/** A rejection whose class the wallet does not list. */
 export class Poor extends Schema.TaggedError<Poor>()("Poor", { wallet: Schema.String, cents: Schema.Int }) {
   override get message() {
     return `${this.wallet} has ${this.cents} cents`
@@ -27,10 +30,12 @@ export const Wallet = Aggregate.make({
     deposit: { ...of, cents: Schema.Int },
     withdraw: { ...of, cents: Schema.Int },
     empty: of,
+    expire: of,
     throw: { ...of, where: Schema.Literals(["decide", "evolve", "event", "id"]) }
   },
   state: Schema.Struct({ cents: Schema.Int, events: Schema.Int }),
   initial: { cents: 0, events: 0 },
+  rejections: [TooLate],
   snapshot: { every: 10 },
   subject: ({ wallet }) => `owner of ${wallet}`,
   evolve: {
@@ -48,6 +53,7 @@ export const Wallet = Aggregate.make({
     withdraw: ({ cents }, { type: _, ...data }) =>
       cents < data.cents ? new Poor({ wallet: data.wallet, cents }) : Withdrawn.make(data),
     empty: ({ cents }, { at, wallet }) => (cents === 0 ? [] : [Withdrawn.make({ wallet, at, cents })]),
+    expire: ({ cents }) => (cents === 0 ? new TooLate({ since: new Date(1000) }) : []),
     throw: (_, { at, wallet, where }) => {
       if (where === "decide") throw new Error("bad luck")
       if (where === "id") return Deposited.make({ wallet: "other", at, cents: 1 })

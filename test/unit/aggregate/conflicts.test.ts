@@ -10,6 +10,7 @@ import {
   StreamClosed,
   VersionConflict
 } from "../../../src/index.ts"
+import { isRepeatedRejection } from "../../../src/aggregate/command.ts"
 import { waitingForNoTime } from "../../../src/runner/in-memory.ts"
 import {
   all,
@@ -20,6 +21,7 @@ import {
   memoryStore,
   other,
   Poor,
+  TooLate,
   Wallet,
   withdraw,
   Withdrawn,
@@ -163,6 +165,30 @@ describe("a command id", () => {
     )
     expect(await withStore(store)(caught as Effect.Effect<unknown, never, EventStore>)).toBe(0)
     expect(await eventsOf(store)).toHaveLength(1)
+  })
+  test("of a rejected command keeps being rejected, with an instance of its class if the aggregate lists the class", async () => {
+    const store = memoryStore()
+    const expire = { type: "expire", at: 1 } as const
+    const first = await failsWith(store)(execute(expire, { commandId }))
+    await withStore(store)(execute(deposit(5)))
+    const again = await failsWith(store)(execute(expire, { commandId }))
+    expect(again).toBeInstanceOf(TooLate)
+    expect(again).toEqual(new TooLate({ since: new Date(1000) }))
+    expect([first, again].map((error) => isRepeatedRejection(error))).toEqual([false, true])
+  })
+  test("whose remembered fields no longer fit the class of the rejection is answered with the fields of then", async () => {
+    const rejection = { tag: "TooLate", fields: { until: 5 }, message: "too late" }
+    const store = memoryStore(({ load }) => ({
+      load: (...args) =>
+        Effect.map(load(...args), (loaded) => ({
+          ...loaded,
+          answered: { version: 0, partition: 0, position: 0, events: [], rejection }
+        }))
+    }))
+    const again = await failsWith(store)(execute({ type: "expire", at: 1 }, { commandId }))
+    expect(again).not.toBeInstanceOf(TooLate)
+    expect({ ...again }).toEqual({ _tag: "TooLate", until: 5 })
+    expect(isRepeatedRejection(again)).toBe(true)
   })
   test("that several callers use at once gets one answer", async () => {
     const store = memoryStore()

@@ -186,6 +186,8 @@ describe("an aggregate is refused", () => {
   refuses("with no partition", { partitions: 0 }, /aggregate course: partitions is 0/, InvalidOption)
   refuses("with a snapshot after no event", { snapshot: { every: 0 } }, /snapshot.every is 0/, InvalidOption)
   refuses("with an unknown option of snapshots", { snapshot: { each: 5 } }, /`snapshot`: it has no option `each`/)
+  refuses("with one rejection", { rejections: Full }, /`rejections`: it is .*; list classes/)
+  refuses("with a rejection that is no class", { rejections: ["Full"] }, /`rejections`: its element 0 is "Full"; list/)
   refuses("with tags that are no object", { tags: ["course"] }, /`tags`: it is \["course"\]; give an object/)
   refuses("with a tag's name that has a colon", { tags: { "a:b": () => "" } }, /`tags`: the name "a:b" is not allowed/)
   refuses(
