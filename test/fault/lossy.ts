@@ -16,9 +16,8 @@ export interface Lossy {
 }
 
 const bind = "B".charCodeAt(0)
-// ReadyForQuery without its last byte, which says whether a transaction is open: the statement is done
+// ReadyForQuery without its last byte, which says whether a transaction is open: the statement is done. Notifications may come right after it.
 const ready = Buffer.from([0x5a, 0, 0, 0, 5])
-const endsReady = (data: Buffer) => data.subarray(-ready.length - 1, -1).equals(ready)
 
 /** Listens on a free port of 127.0.0.1 until the scope closes. */
 export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return<Lossy, never, Scope.Scope> {
@@ -53,12 +52,12 @@ export const lossy = Effect.fnUntraced(function* (url: string): Effect.fn.Return
       }
     })
     backend.on("data", (data) => {
-      if (dropReply && endsReady(data)) {
+      if (dropReply && data.includes(ready)) {
         drop()
         return void backend.end()
       }
       // its session must not outlive the statement
-      if (isRunning && endsReady(data)) return void backend.end()
+      if (isRunning && data.includes(ready)) return void backend.end()
       if (!client.destroyed && !dropReply) client.write(data)
     })
     backend.once("close", () => client.destroy())
