@@ -160,6 +160,7 @@ export const status = Effect.fnUntraced(function* (options: {
   readonly data: string
   readonly config: string | undefined
   readonly maxAge: string | undefined
+  readonly partitions: boolean
   readonly watch: boolean
   readonly json: boolean
 }) {
@@ -171,7 +172,9 @@ export const status = Effect.fnUntraced(function* (options: {
     const found = yield* Effect.mapError(readStatus(observed, { maxAgeMs }), asOutdated)
     const { statusTable } = yield* Effect.promise(() => import("./tables.ts"))
     return {
-      text: options.json ? JSON.stringify(found) : statusTable(found, database.embeddedDir),
+      text: options.json
+        ? JSON.stringify(found)
+        : statusTable(found, { embeddedDir: database.embeddedDir, allPartitions: options.partitions }),
       code: found.healthy ? 0 : exitCodes.unhealthy
     }
   })

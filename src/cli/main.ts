@@ -207,6 +207,10 @@ const status = Command.make(
       "max-age",
       'How long a record or a message may wait before the system is not healthy, such as "2 minutes"; default: MILLRACE_HEALTH_MAX_AGE, or 1 minute'
     ),
+    partitions: toggle(
+      "partitions",
+      "A row for each partition; without it, partitions of a projection that are up to date share one"
+    ),
     watch: toggle("watch", "Show it again every 2 seconds, in place of the last one in a terminal, until stopped"),
     json
   },

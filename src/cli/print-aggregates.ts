@@ -3,8 +3,10 @@ import { sealedField } from "../erasure/sealed.ts"
 import * as Effect from "effect/Effect"
 import type { LogRecord } from "../log/log.ts"
 import type { Aggregate } from "../model/aggregate.ts"
-import { aggregatesOf } from "../model/application.ts"
+import { aggregatesOf, type Application } from "../model/application.ts"
 import { Erasures } from "../model/erasures.ts"
+import { givenFor } from "../model/fields.ts"
+import { functionText } from "../model/function-text.ts"
 import type { System } from "../system/system.ts"
 import { ownCommand } from "./own-command.ts"
 import { terminalLine } from "./terminal-text.ts"
@@ -28,7 +30,7 @@ export const watchAggregates = Effect.fnUntraced(function* (
         if (aggregate.name === Erasures.name) continue
         if (shown.has(aggregate.name) || Object.keys(aggregate.commands).length === 0) continue
         shown.add(aggregate.name)
-        yield* print(exampleOf(aggregate, record.key ?? "", flag))
+        yield* print(exampleOf(system.application, aggregate, record.key ?? "", flag))
       }
     }
   })
@@ -44,10 +46,27 @@ export const watchAggregates = Effect.fnUntraced(function* (
   )
 })
 
-/** The command line that sends a command, and the commands that there are. */
-const exampleOf = ({ commands, name }: Aggregate.Any, stream: string, flag: string): string =>
+/**
+ * The commands of an aggregate that a person sends: those that no policy of the application names in its code as one to send. All of them if
+ * that leaves none.
+ */
+export const commandsForPeople = (
+  { projections }: Pick<Application.Any, "projections">,
+  { commands, name }: Pick<Aggregate.Any, "commands" | "name">
+): ReadonlyArray<string> => {
+  const all = Object.keys(commands)
+  const policies = projections.filter(({ projection }) => projection.sends.some((sent) => sent.name === name))
+  const texts = policies.flatMap(({ projection }) => {
+    const handle = givenFor(projection.handle)
+    return (typeof handle === "function" ? [handle] : Object.values(handle as object)).map(functionText)
+  })
+  const others = all.filter((command) => !texts.some((text) => text.includes(`type:"${command}"`)))
+  return others.length === 0 ? all : others
+}
+/** The command line that sends a command, and the commands that people send. */
+const exampleOf = (application: Application.Any, aggregate: Aggregate.Any, stream: string, flag: string): string =>
   terminalLine(
-    `  send a command: ${ownCommand} aggregate send${flag} ${name} ${stream} COMMAND; its commands are ${Object.keys(commands).join(", ")}`
+    `  send a command: ${ownCommand} aggregate send${flag} ${aggregate.name} ${stream} COMMAND; its commands are ${commandsForPeople(application, aggregate).join(", ")}`
   )
 const fieldText = (value: unknown): string => {
   if (typeof value === "number") return String(Math.round(value * 100) / 100)

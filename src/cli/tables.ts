@@ -3,6 +3,7 @@ import Table from "cli-table3"
 import { dataFlag, durationText, type Finding } from "../system/findings.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"
+import { statusRows } from "./status-rows.ts"
 import { terminalText } from "./terminal-text.ts"
 import { counted } from "../text/counted.ts"
 
@@ -43,10 +44,16 @@ const buildLines = (builds: Status["builds"]): ReadonlyArray<string> =>
   )
 
 /**
- * The status for people: a line for each partition of a projection, a line for each relay and process, the numbers of dead letters, and what
- * is wrong. `embeddedDir`: the state directory of an embedded database.
+ * The status for people: what the partitions of each projection have processed, a line for each relay and process, the numbers of dead letters,
+ * and what is wrong. `embeddedDir`: the state directory of an embedded database. `allPartitions`: a row for each partition.
  */
-export const statusTable = (status: Status, embeddedDir?: string): string => {
+export const statusTable = (
+  status: Status,
+  {
+    allPartitions = false,
+    embeddedDir
+  }: { readonly allPartitions?: boolean; readonly embeddedDir?: string | undefined } = {}
+): string => {
   const {
     builds,
     dead_letters,
@@ -62,10 +69,10 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
     timers
   } = status
   const table = makeTable(["projection", "topic", "position", "end", "lag", "oldest", "epoch", "stream time", "state"])
-  for (const one of projections) {
-    const { end, epoch, halted, lag, mode, name, oldest_ms, partition, position, removed, stream_time, topic } = one
+  for (const one of statusRows(projections, allPartitions)) {
+    const { end, epochs, halted, lag, mode, name, oldest_ms, partitions, position, removed, stream_time, topic } = one
     const time = stream_time === null ? "" : new Date(stream_time).toISOString()
-    const where = `${topic}/${partition}`
+    const where = `${topic}/${partitions}`
     table.push(
       [
         `${name} ${versionText(one)}`,
@@ -74,7 +81,7 @@ export const statusTable = (status: Status, embeddedDir?: string): string => {
         end,
         lag,
         ageText(oldest_ms),
-        epoch,
+        epochs,
         time,
         removed
           ? mode === "live"

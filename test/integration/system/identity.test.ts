@@ -170,7 +170,7 @@ describe("A command that does not start a system", () => {
       const before = yield* registered(sql)
       for (const command of [
         retry(),
-        status({ ...shared, maxAge: undefined, watch: false }),
+        status({ ...shared, maxAge: undefined, watch: false, partitions: false }),
         Dlq.list({ ...shared, ...filters, ...other, projection: undefined, status: "parked" }),
         Dlq.show({ ...shared, rules: undefined, id: "1" }),
         Dlq.discard({ ...shared, ...filters, ...other, projection: undefined }),
@@ -207,7 +207,7 @@ describe("A command that does not start a system", () => {
       const data = join(directory, "typo")
       const options = { ...shared, data }
       for (const command of [
-        status({ ...options, maxAge: undefined, watch: false }),
+        status({ ...options, maxAge: undefined, watch: false, partitions: false }),
         sqlCommand({ data, query: "select 1", format: "json", write: false }),
         subscribe({ ...options, topic: "t", type: "shared", name: undefined, from: "latest", seek: false, max: 1 }),
         ingest({ ...options, topic: undefined, file: "/dev/null" }),

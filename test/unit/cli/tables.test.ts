@@ -78,26 +78,84 @@ test("control characters of values are escapes in tables, and the table adds non
   ])
     assert.include(text, `│ ${cell}`)
 })
-test("control characters in the status are escapes, also in the table of partitions", () => {
-  const one = {
-    name: "a\u001b[31m",
+const partitionOf = (change: object) =>
+  ({
+    name: "a",
     version: 1,
     declared: 1,
     topic: "t",
     partition: 0,
-    position: 0,
-    end: 0,
+    position: 5,
+    end: 5,
     lag: 0,
     oldest_ms: null,
-    epoch: 0,
+    epoch: 1,
     mode: "live",
     stream_time: null,
     removed: false,
-    halted: null
-  } as unknown as Status["projections"][number]
+    halted: null,
+    waiting: null,
+    claimed_by: "p1",
+    ...change
+  }) as unknown as Status["projections"][number]
+test("control characters in the status are escapes, also in the table of partitions", () => {
+  const one = partitionOf({ name: "a\u001b[31m" })
   const text = statusTable({ ...status, projections: [one, { ...one, name: "b", version: 3, declared: 2 }] })
   assert.notInclude(text, "\u001b")
   assert.include(text, "│ a\\u001b[31m v1 ")
   // the number of the build is named where it is not the version
   assert.include(text, "│ b v2 build 3 ")
+})
+
+const sixteen = Array.from({ length: 16 }, (_, partition) => partitionOf({ partition }))
+const rowsOf = (projections: Status["projections"], options = {}) =>
+  statusTable({ ...status, projections }, options)
+    .split("\n")
+    .filter((line) => line.startsWith("│"))
+    .slice(1)
+    .map((line) =>
+      line
+        .split("│")
+        .slice(2, -1)
+        .map((cell) => cell.trim())
+        .join("|")
+    )
+test("the partitions of a projection and topic that are up to date share a row of the status, with totals", () => {
+  const partitions = [...sixteen, partitionOf({ topic: "u" }), partitionOf({ name: "b" }), partitionOf({ version: 2 })]
+  assert.deepStrictEqual(rowsOf(partitions), [
+    "t/0-15|80|80|0||1||live",
+    "u/0|5|5|0||1||live",
+    "t/0|5|5|0||1||live",
+    "t/0|5|5|0||1||live"
+  ])
+  const [first, second] = sixteen
+  assert.deepStrictEqual(
+    rowsOf([
+      { ...first!, stream_time: 1_000 },
+      { ...second!, epoch: 4 }
+    ]),
+    ["t/0-1|10|10|0||1-4|1970-01-01T00:00:01.000Z|live"]
+  )
+})
+test("a partition with a lag, that is halted or waits, or is claimed by another process has a row of its own", () => {
+  const changed = new Map<number, object>([
+    [2, { lag: 3, position: 2, oldest_ms: 1000 }],
+    [3, { halted: "poison" }],
+    [7, { waiting: "the lookup topic" }],
+    [9, { claimed_by: "p2" }],
+    [10, { claimed_by: "p2" }],
+    [15, { claimed_by: null }]
+  ])
+  const partitions = sixteen.map((one) => ({ ...one, ...changed.get(one.partition) }))
+  assert.deepStrictEqual(rowsOf(partitions), [
+    "t/0-1,4-6,8,11-14|50|50|0||1||live",
+    "t/2|2|5|3|1 s|1||live",
+    "t/3|5|5|0||1||poison",
+    "t/7|5|5|0||1||live",
+    "t/9-10|10|10|0||1||live",
+    "t/15|5|5|0||1||live"
+  ])
+})
+test("with all partitions, the status has a row for each", () => {
+  assert.lengthOf(rowsOf(sixteen, { allPartitions: true }), 16)
 })
