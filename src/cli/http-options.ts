@@ -53,6 +53,11 @@ export const httpOptions = (
 const fromEnvironment = <A>(read: () => A) =>
   Effect.try({ try: read, catch: (cause) => new InvalidEnvironment({ message: (cause as Error).message }) })
 
+const reachedBy = ({ host, hosts, trustedProxies }: Pick<HttpOptions, "host" | "hosts" | "trustedProxies">): string => {
+  if (!isLoopbackName(host)) return `on ${host}`
+  const names = hosts.filter((name) => !isLoopbackName(name))
+  return names.length > 0 ? `as ${names.join(", ")}` : `through the proxies ${trustedProxies.join(", ")}`
+}
 /**
  * Whom a server lets in. On a loopback address everyone on this machine may do everything, unless `MILLRACE_HTTP_AUTH` is `required`. Elsewhere, and
  * where a proxy passes other names on, requests need an API key or a token; fails if there is neither, and nobody said `--insecure`.
@@ -78,10 +83,9 @@ export const accessOf = Effect.fnUntraced(function* (
       message: `the server listens on ${host} and MILLRACE_HTTP_AUTH is optional: everyone who reaches it could do everything`,
       try: "MILLRACE_HTTP_AUTH=required; or --insecure, if something in front of it lets only the right ones in"
     })
-  const reachedAs = hosts.length > 0 ? `as ${hosts.join(", ")}` : `through the proxies ${trustedProxies.join(", ")}`
   if (isRequired && options === undefined && !hasCertificates && !(yield* hasApiKey(sql)))
     return yield* new CommandFailed({
-      message: `the server needs credentials, because it can be reached ${isLoopbackName(host) ? reachedAs : `on ${host}`}, and there are none: no API key, and no MILLRACE_JWT_KEYS`,
+      message: `the server needs credentials, because ${isReached ? `it can be reached ${reachedBy({ host, hosts, trustedProxies })}` : "MILLRACE_HTTP_AUTH is required"}, and there are none: no API key, and no MILLRACE_JWT_KEYS`,
       try: "millrace keys create NAME --scopes ingest,read,operate, then start again; or --insecure, to let everyone in who reaches it"
     })
   const jwt = options && (yield* Effect.promise(() => makeJwtCheck(options)))

@@ -99,6 +99,8 @@ export interface Facts {
 
 /** A process that has not written its row for so long is taken for dead, in milliseconds. It writes every 5 seconds. */
 export const aliveMs = 20_000
+/** A process that started less than this ago is still claiming its partitions, in milliseconds. */
+const claimingMs = 10_000
 /** Whether a process runs. */
 export const isAlive = ({ seenMs }: ProcessRow): boolean => seenMs <= aliveMs
 
@@ -259,12 +261,20 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
     return found
   }
   const holder = ({ claimed_by }: PartitionFacts) => running.find(({ id }) => id === claimed_by)
-  const moves = ({ committed_ms }: PartitionFacts) => committed_ms !== null && committed_ms <= maxAgeMs
+  const isNew = ({ startedMs }: ProcessRow) => startedMs < claimingMs
+  const moves = (one: PartitionFacts) =>
+    (one.committed_ms !== null && one.committed_ms <= maxAgeMs) ||
+    running.some((by) => by.id === one.claimed_by && isNew(by))
   const unclaimed = late.filter((one) => holder(one) === undefined)
+  const claiming = running.find(isNew)
+  if (claiming !== undefined && unclaimed.length > 0) {
+    const message = `${processText(claiming)} started ${durationText(claiming.startedMs)} ago and has not claimed ${numbersOf(unclaimed)} of ${topic} yet; ${waitingIn(topic, unclaimed)}`
+    found.push({ kind: "not_running", what, message, try: null, isProblem: false })
+  }
   const last = facts.processes.find((one) => !isAlive(one) && one.id === unclaimed[0]?.claimed_by)
   add(
     "not_running",
-    unclaimed,
+    claiming === undefined ? unclaimed : [],
     `no process holds ${numbersOf(unclaimed)} of ${topic}${lastText(last)}; ${waitingIn(topic, unclaimed)}; ` +
       `running: ${running.slice(0, 3).map(processText).join(", ")}`,
     facts.embeddedDir === undefined

@@ -24,6 +24,18 @@ it.live(
         assert.strictEqual(refused.code, 1)
         assert.match(refused.errors, /it can be reached as api\.example\.com, and there are none: no API key/)
         assert.match(refused.errors, /^try: millrace keys create NAME .* or --insecure/m)
+        // on this machine alone, where only the variable asks for credentials
+        const required = {
+          MILLRACE_DATABASE_URL: url,
+          MILLRACE_HTTP_AUTH: "required",
+          MILLRACE_HTTP_HOSTS: "localhost"
+        }
+        const { code, errors } = yield* Cli.run(required, ...starting)
+        assert.strictEqual(code, 1)
+        assert.match(
+          errors,
+          /needs credentials, because MILLRACE_HTTP_AUTH is required, and there are none: no API key/
+        )
 
         const created = yield* Cli.run(environment, "keys", "create", "loader", "--scopes", "ingest", "--json")
         assert.strictEqual(created.code, 0, created.errors)

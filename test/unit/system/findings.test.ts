@@ -189,6 +189,30 @@ describe("who is missing", () => {
     ]
     assert.match(first({ partitions }).message, /^no process holds partitions 1, 3 of events\.v1; 10 records/)
   })
+  test("partitions that a process which has just started has not claimed yet are only noted, for 10 seconds", () => {
+    const partitions = [{ ...partition, ...late, claimed_by: "gone" }]
+    const after = (startedMs: number) => ({ partitions, processes: [{ ...running, startedMs }] })
+    assert.deepEqual(kinds(after(10_000)).problems, ["not_running: projection alerts v1"])
+    const { notices, problems } = findingsOf({ ...facts, ...after(1_000) })
+    assert.deepEqual(problems, [])
+    assert.deepEqual(notices, [
+      {
+        kind: "not_running",
+        what: "projection alerts v1",
+        message:
+          "process 7 on a started 1 s ago and has not claimed partition 0 of events.v1 yet; 5 records of events.v1 wait, the oldest for 5 min",
+        try: null
+      }
+    ])
+    // one that runs something else claims none of them
+    const other = { ...running, id: "two", projections: [], startedMs: 1_000 }
+    assert.deepEqual(kinds({ partitions, processes: [running, other] }).problems, ["not_running: projection alerts v1"])
+  })
+  test("a process that has just claimed what waited while nothing ran is behind and not stuck", () => {
+    const partitions = [{ ...partition, ...late }]
+    const after = (startedMs: number) => kinds({ partitions, processes: [{ ...running, startedMs }] }).problems
+    assert.deepEqual([after(1_000), after(10_000)], [["behind: projection alerts v1"], ["stuck: projection alerts v1"]])
+  })
   test("without any process waiting work is a problem at once, and no work is only noted", () => {
     assert.deepEqual(kinds({ processes: [], partitions: [{ ...partition, lag: 1, oldest_ms: 10 }] }), {
       problems: ["nothing_runs: system"],
