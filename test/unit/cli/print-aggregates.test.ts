@@ -13,7 +13,7 @@ const Order = Aggregate.make({
   state: Schema.Struct({}),
   initial: {},
   evolve: { placed: (state) => state },
-  decide: { place: ({}, { id }) => Placed.make({ id }), pay: () => [], expire: () => [] }
+  decide: { place: (_, { id }) => Placed.make({ id }), pay: () => [], expire: () => [] }
 })
 const sending = (handle: object | ((...args: never) => unknown)) =>
   Application.make({
