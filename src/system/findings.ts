@@ -4,6 +4,8 @@ import type { ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
 import { counted } from "../text/counted.ts"
+import { durationText } from "../text/duration.ts"
+import { partitionsText } from "../text/partitions.ts"
 
 /**
  * What is wrong.
@@ -101,32 +103,11 @@ export interface Facts {
 export const aliveMs = 20_000
 /** A process that started less than this ago is still claiming its partitions, in milliseconds. */
 const claimingMs = 10_000
+const isNew = ({ startedMs }: ProcessRow) => startedMs < claimingMs
 /** Whether a process runs. */
 export const isAlive = ({ seenMs }: ProcessRow): boolean => seenMs <= aliveMs
 
-/** A duration for people: `45 s`, `5 min`, `2 h 5 min`, `3 d 4 h`. */
-export const durationText = (ms: number): string => {
-  const seconds = Math.max(0, Math.round(ms / 1000))
-  const [minutes, hours, days] = [60, 3_600, 86_400].map((size) => Math.floor(seconds / size)) as [
-    number,
-    number,
-    number
-  ]
-  const and = (rest: number, unit: string) => (rest === 0 ? "" : ` ${rest} ${unit}`)
-  if (days > 0) return `${days} d${and(hours % 24, "h")}`
-  if (hours > 0) return `${hours} h${and(minutes % 60, "min")}`
-  return minutes > 0 ? `${minutes} min${and(seconds % 60, "s")}` : `${seconds} s`
-}
 const processText = ({ host, pid }: ProcessRow) => `process ${pid} on ${host}`
-/** Numbers of partitions, the first twenty by name. */
-const partitionsText = (partitions: ReadonlyArray<number>) => {
-  const shown = partitions
-    .toSorted((a, b) => a - b)
-    .slice(0, 20)
-    .join(", ")
-  const more = partitions.length > 20 ? ` and ${partitions.length - 20} more` : ""
-  return `partition${partitions.length === 1 ? "" : "s"} ${shown}${more}`
-}
 const oldestOf = (ages: ReadonlyArray<number | null>): number =>
   ages.reduce<number>((oldest, age) => Math.max(oldest, age ?? 0), 0)
 
@@ -227,6 +208,27 @@ const heldAdvice = ({ embeddedDir }: Facts, name: string, held: string) => {
     ? `${command} --resume`
     : `wait, or change the limit: ${command} --resume --max-live-lag none --rate max`
 }
+/** The late partitions that no running process has claimed. A process that has just started is not done with that. */
+const judgeUnclaimed = (
+  { facts, isLive, running, topic, what }: ProjectionView,
+  unclaimed: ReadonlyArray<PartitionFacts>
+): ReadonlyArray<Judged> => {
+  if (unclaimed.length === 0) return []
+  const kind = "not_running"
+  const claiming = running.find(isNew)
+  if (claiming !== undefined) {
+    const message = `${processText(claiming)} started ${durationText(claiming.startedMs)} ago and has not claimed ${numbersOf(unclaimed)} of ${topic} yet; ${waitingIn(topic, unclaimed)}`
+    return [{ kind, what, message, try: null, isProblem: false }]
+  }
+  const last = facts.processes.find((one) => !isAlive(one) && one.id === unclaimed[0]?.claimed_by)
+  const message =
+    `no process holds ${numbersOf(unclaimed)} of ${topic}${lastText(last)}; ${waitingIn(topic, unclaimed)}; ` +
+    `running: ${running.slice(0, 3).map(processText).join(", ")}`
+  const start = startRole(facts, "projections")
+  const advice =
+    facts.embeddedDir === undefined ? `restart a process that runs the projection, or start another: ${start}` : start
+  return [{ kind, what, message, try: advice, isProblem: isLive }]
+}
 /** The partitions whose oldest record is too old, although nothing is known to fail. */
 const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   const { facts, failureOf, gone, isLive, partitions, running, topic, what } = view
@@ -261,25 +263,14 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
     return found
   }
   const holder = ({ claimed_by }: PartitionFacts) => running.find(({ id }) => id === claimed_by)
-  const isNew = ({ startedMs }: ProcessRow) => startedMs < claimingMs
   const moves = (one: PartitionFacts) =>
     (one.committed_ms !== null && one.committed_ms <= maxAgeMs) ||
     running.some((by) => by.id === one.claimed_by && isNew(by))
-  const unclaimed = late.filter((one) => holder(one) === undefined)
-  const claiming = running.find(isNew)
-  if (claiming !== undefined && unclaimed.length > 0) {
-    const message = `${processText(claiming)} started ${durationText(claiming.startedMs)} ago and has not claimed ${numbersOf(unclaimed)} of ${topic} yet; ${waitingIn(topic, unclaimed)}`
-    found.push({ kind: "not_running", what, message, try: null, isProblem: false })
-  }
-  const last = facts.processes.find((one) => !isAlive(one) && one.id === unclaimed[0]?.claimed_by)
-  add(
-    "not_running",
-    claiming === undefined ? unclaimed : [],
-    `no process holds ${numbersOf(unclaimed)} of ${topic}${lastText(last)}; ${waitingIn(topic, unclaimed)}; ` +
-      `running: ${running.slice(0, 3).map(processText).join(", ")}`,
-    facts.embeddedDir === undefined
-      ? `restart a process that runs the projection, or start another: ${startRole(facts, "projections")}`
-      : startRole(facts, "projections")
+  found.push(
+    ...judgeUnclaimed(
+      view,
+      late.filter((one) => holder(one) === undefined)
+    )
   )
   const behind = late.filter((one) => holder(one) !== undefined && moves(one))
   add(

@@ -4,7 +4,7 @@ import type * as Scope from "effect/Scope"
 import { topicsOf } from "../model/application.ts"
 import { isCommandsSubject } from "../monitor/ongoing-failures.ts"
 import { makeSharedReading, type Reading } from "./shared-reading.ts"
-import { durationText } from "./findings.ts"
+import { durationText } from "../text/duration.ts"
 import { database } from "./presence.ts"
 import type { System } from "./system.ts"
 

@@ -1,12 +1,7 @@
 // What the status makes of the facts: what is a problem and what a notice, who is missing, and what to do.
 import { assert, describe, test } from "vitest"
-import {
-  durationText,
-  type Facts,
-  findingsOf,
-  type PartitionFacts,
-  type RelayFacts
-} from "../../../src/system/findings.ts"
+import { type Facts, findingsOf, type PartitionFacts, type RelayFacts } from "../../../src/system/findings.ts"
+import { durationText } from "../../../src/text/duration.ts"
 import { withoutOldHalts } from "../../../src/system/status.ts"
 import type { ProcessRow } from "../../../src/postgres/store/processes.ts"
 
