@@ -6,10 +6,12 @@ import { EventStore } from "../aggregate/event-store.ts"
 import { type ErasedSubject, subjectTag, type SubjectKeys } from "../erasure/subject-keys.ts"
 import { nameProblem } from "../log/acceptable.ts"
 import { aggregatesOf, type Application } from "../model/application.ts"
-import { erasedEvent, Erasures, hasPersonalData } from "../model/erasures.ts"
+import { erasedEvent, Erasures } from "../model/erasures.ts"
+import type { EventType } from "../model/event.ts"
 import { invalidOption } from "../model/options.ts"
 import { givenFor } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
+import { hasPersonalFields } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { run } from "../postgres/store/run.ts"
@@ -30,7 +32,7 @@ export interface SubjectStreams {
 export interface Erasure extends ErasedSubject {
   readonly aggregates: ReadonlyArray<SubjectStreams>
   /**
-   * The projections that read personal data and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
+   * The projections with read models that handle events with personal fields and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
    * or let them handle the event.
    */
   readonly unaware: ReadonlyArray<string>
@@ -124,16 +126,23 @@ const handlesErasures = ({ handle, sources }: Projection.Any): boolean => {
     (isFunction || Object.hasOwn(given as object, "subject.erased"))
   )
 }
-/** The projections with rows that read an aggregate with personal fields and do not handle `subject.erased`. */
+/** Whether a projection handles events with personal fields; one function handles all events. */
+const readsPersonalData = ({ handle, sources }: Projection.Any): boolean => {
+  const given = givenFor(handle)
+  const isHandled = ({ type }: EventType.Any) => typeof given === "function" || Object.hasOwn(given as object, type)
+  return (sources as unknown as ReadonlyArray<Aggregate.Any>).some(
+    ({ events, kind }) =>
+      (kind as string) === "aggregate" && events.some((event) => isHandled(event) && hasPersonalFields(event))
+  )
+}
+/** The projections with read models that handle events with personal fields and do not handle `subject.erased`. */
 const unawareOf = (application: Application.Any): ReadonlyArray<string> => [
   ...new Set(
     application.projections
       .map(({ projection }) => projection as Projection.Any)
       .filter((projection) => {
-        const read = projection.sources as unknown as ReadonlyArray<Aggregate.Any>
-        const isPersonal = read.some((source) => (source.kind as string) === "aggregate" && hasPersonalData(source))
         const hasRows = (projection.writes as ReadonlyArray<Writable>).some(({ kind }) => kind !== "topic")
-        return isPersonal && hasRows && !handlesErasures(projection)
+        return hasRows && readsPersonalData(projection) && !handlesErasures(projection)
       })
       .map(({ name }) => name)
   )

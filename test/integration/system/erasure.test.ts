@@ -45,9 +45,10 @@ const Moved = Event.make("customer.moved", {
   customer_id: Schema.String,
   city: Personal(Schema.String, { redacted: "?" })
 })
+const Upgraded = Event.make("customer.upgraded", { customer_id: Schema.String, plan: Schema.String })
 const Customer = Aggregate.make({
   name: "customer",
-  events: [Registered, Moved],
+  events: [Registered, Moved, Upgraded],
   commands: {
     register: { customer_id: Schema.String, email: Schema.String, plan: Schema.String },
     move: { customer_id: Schema.String, city: Schema.String }
@@ -56,7 +57,8 @@ const Customer = Aggregate.make({
   initial: { email: "", city: "", moves: 0 },
   evolve: {
     "customer.registered": (state, { email }) => ({ ...state, email }),
-    "customer.moved": (state, { city }) => ({ ...state, city, moves: state.moves + 1 })
+    "customer.moved": (state, { city }) => ({ ...state, city, moves: state.moves + 1 }),
+    "customer.upgraded": (state) => state
   },
   decide: {
     register: (state, { customer_id, email, plan }) =>
@@ -80,6 +82,10 @@ const emails = ReadModel.table("emails", {
 })
 const contacts = ReadModel.table("contacts", {
   columns: { customer_id: Schema.String, email: Schema.String },
+  primaryKey: ["customer_id"]
+})
+const plans = ReadModel.table("plans", {
+  columns: { customer_id: Schema.String, plan: Schema.String },
   primaryKey: ["customer_id"]
 })
 const aware = Projection.make({
@@ -113,6 +119,14 @@ const unaware = Projection.make({
   writes: [emails],
   handle: { "customer.registered": ({ customer_id, email }, out) => out.upsert(emails, { customer_id, email }) }
 })
+/** It reads the same aggregate, and none of the events that it handles has a personal field. */
+const plansOf = Projection.make({
+  name: "plans",
+  version: 1,
+  source: Customer,
+  writes: [plans],
+  handle: { "customer.upgraded": ({ customer_id, plan }, out) => out.upsert(plans, { customer_id, plan }) }
+})
 const failing = Projection.make({
   name: "failing",
   version: 1,
@@ -127,7 +141,9 @@ const failing = Projection.make({
 const application = Application.make({
   name: "customers",
   aggregates: [Customer],
-  projections: [aware, replayed, unaware, failing].map((one) => Projection.async(one as Projection.Of<never, never>))
+  projections: [aware, replayed, unaware, plansOf, failing].map((one) =>
+    Projection.async(one as Projection.Of<never, never>)
+  )
 })
 
 const system = Effect.gen(function* () {
