@@ -49,7 +49,7 @@ import {
 import { allowOrigins, protect } from "./plugins.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
-import { streams } from "./streams/routes.ts"
+import { boundsOf, streams } from "./streams/routes.ts"
 import { declaredViews } from "./views/catalog.ts"
 import { describeViews } from "./views/openapi.ts"
 import type { ViewReader } from "./views/reader.ts"
@@ -369,7 +369,8 @@ const routesOf =
     if (eventStore !== undefined)
       await app.register(async (inner) => {
         inner.setErrorHandler(errorHandler(metrics, limits, true))
-        const parts = { aggregates, context: Context.add(context, EventStore, eventStore), held, limits }
+        const bounds = (topic: string) => boundsOf({ log, context }, topic)
+        const parts = { aggregates, context: Context.add(context, EventStore, eventStore), held, limits, bounds }
         if (hasCommands) commands(inner, parts)
         if (roles.includes("api")) reads(inner, parts)
       })

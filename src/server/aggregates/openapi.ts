@@ -42,6 +42,11 @@ const parameters: Json = {
   )
 }
 const use = (...names: ReadonlyArray<string>) => names.map((name) => ({ $ref: `#/components/parameters/${name}` }))
+const waitFor = query(
+  "waitFor",
+  "A token of an answer to events or commands: waits until the store has the events of this aggregate that it names",
+  text
+)
 const sent = use("AggregateId", "IdempotencyKey", "ExpectedVersion", "NoEvents", "Traceparent").concat(
   use(...Object.keys(contextHeaders))
 )
@@ -75,7 +80,8 @@ const refused: ReadonlyArray<readonly [status: number, description: string]> = [
   [415, "the content type or encoding is not supported"],
   [422, "a field is missing or does not fit, or the Idempotency-Key was used for another command"],
   [429, "too many requests at once; send again after Retry-After seconds"],
-  [503, "the store is not available; send again after Retry-After seconds, with the same Idempotency-Key"]
+  [503, "the store is not available; send again after Retry-After seconds, with the same Idempotency-Key"],
+  [504, "the store does not have the events that waitFor names"]
 ]
 const refusals = (...statuses: ReadonlyArray<number>): Json =>
   Object.fromEntries(statuses.map((status) => [status, { $ref: `#/components/responses/Refused${status}` }]))
@@ -108,7 +114,10 @@ const commandPath = (aggregate: Aggregate.Any, name: string) => {
         version: { type: "integer" },
         events: { type: "array", items: { $ref: `#/components/schemas/${aggregate.name}.event` } },
         repeated: { type: "boolean", description: "whether the same Idempotency-Key was answered before" },
-        token: { type: "string", description: "for waitFor of views: what follows from the events" }
+        token: {
+          type: "string",
+          description: "for waitFor of views and aggregates, and from of streams: what follows from the events"
+        }
       },
       required: ["version", "events", "repeated"]
     })
@@ -134,7 +143,8 @@ const statePath = (aggregate: Aggregate.Any) => ({
     parameters: [
       ...use("AggregateId", "KnownVersion"),
       query("version", "The state as it was at this version", version),
-      query("at", "The state as it was then: a date, or epoch milliseconds", text)
+      query("at", "The state as it was then: a date, or epoch milliseconds", text),
+      waitFor
     ],
     responses: {
       200: ok("the state", {
@@ -143,7 +153,7 @@ const statePath = (aggregate: Aggregate.Any) => ({
         required: ["version", "state"]
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 401, 403, 404, 429, 503)
+      ...refusals(400, 401, 403, 404, 429, 503, 504)
     }
   }
 })
@@ -154,7 +164,8 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
     parameters: [
       ...use("AggregateId", "KnownVersion"),
       query("from", "The first version of the page", { ...version, default: 1 }),
-      query("limit", "How many events the page has at most", { ...version, default: 100, maximum: 1000 })
+      query("limit", "How many events the page has at most", { ...version, default: 100, maximum: 1000 }),
+      waitFor
     ],
     responses: {
       200: ok("a page", {
@@ -179,7 +190,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
         }
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 401, 403, 404, 429, 503)
+      ...refusals(400, 401, 403, 404, 429, 503, 504)
     }
   }
 })

@@ -13,7 +13,7 @@ import type { Limits } from "../http/limits.ts"
 import { shown } from "../../text/text.ts"
 import { single, whole } from "../http/parameters.ts"
 import { readJsonBodies } from "../http/json-body.ts"
-import { Problem, problemJson } from "../http/problem.ts"
+import { Problem, problemJson, retryAfterSeconds } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
 import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "./answers.ts"
 import { knownAggregate, type Aggregates } from "./catalog.ts"
@@ -21,6 +21,7 @@ import { commandJson, commandOf } from "./command.ts"
 import { eventsPage } from "./events.ts"
 import { executeOwned, mayRead } from "./ownership.ts"
 import { commandIdOf, contextOf, etagOf, expectedOf, isKnown } from "./headers.ts"
+import { type Wait, waitForEvents } from "./waiting.ts"
 
 /** What the routes need. */
 export interface AggregateParts {
@@ -28,6 +29,7 @@ export interface AggregateParts {
   readonly context: Context.Context<EventStore>
   readonly held: BodyMemory
   readonly limits: Limits
+  readonly bounds: Wait["bounds"]
 }
 
 const jsonType = "application/json; charset=utf-8"
@@ -155,13 +157,33 @@ const noEvents = (aggregate: string, id: string, at?: number): Problem => {
 
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
-  const { aggregates } = parts
+  const { aggregates, bounds, limits } = parts
+  let waiting = 0
+  const waited = async (request: FastifyRequest, aggregate: string): Promise<void> => {
+    const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
+    if (token === undefined) return
+    if (waiting >= limits.waitingViews)
+      throw new Problem(
+        429,
+        "overloaded",
+        `${waiting} requests wait for events, which is the limit of this server`,
+        "send the request again after Retry-After seconds",
+        retryAfterSeconds
+      )
+    waiting++
+    try {
+      await waitForEvents(aggregate, token, { bounds, waitMs: limits.waitMs, isGone: () => request.raw.destroyed })
+    } finally {
+      waiting--
+    }
+  }
   app.get("/v1/aggregates/:name", reading, (request) => {
     targetOf(request, aggregates)
   })
   app.get(path, reading, async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const past = pastOf(request.query as Readonly<Record<string, unknown>>)
+    await waited(request, aggregate.name)
     if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
     const { state, version } = await readOf(parts, Aggregate.load(aggregate, id, past))
     if (version === 0) throw noEvents(aggregate.name, id, past.at)
@@ -178,6 +200,7 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     const query = request.query as Readonly<Record<string, unknown>>
     const from = whole(query["from"], "from", { least: 1, most: 999_999_999_999_999, otherwise: 1 })
     const limit = whole(query["limit"], "limit", { least: 1, most: pageEvents.most, otherwise: pageEvents.usual })
+    await waited(request, aggregate.name)
     if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
     const { events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
     if (version === 0) throw noEvents(aggregate.name, id)

@@ -34,7 +34,7 @@ const readBytes = 256 * 1024
 
 /** The bounds of every partition. Rejects with a `Problem`. */
 export const boundsOf = async (
-  { context, log }: StreamParts,
+  { context, log }: Pick<StreamParts, "context" | "log">,
   topic: string
 ): Promise<ReadonlyArray<PartitionBounds>> => {
   const found = await Effect.runPromiseWith(context)(

@@ -2,8 +2,8 @@
 import type { Application } from "../../model/application.ts"
 import { writtenTopics } from "../../model/chains.ts"
 import type { Projection } from "../../model/projection.ts"
-import { parseToken } from "../../log/position-token.ts"
-import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import type { Problem } from "../http/problem.ts"
+import { notYet, waitForPositions } from "../http/token.ts"
 import type { DeclaredView } from "./catalog.ts"
 import type { Behind, Goals, ViewReader } from "./reader.ts"
 
@@ -38,15 +38,9 @@ export const waitFor = async (
   { links, projections }: Dependencies,
   { isGone, waitMs }: { readonly waitMs: number; readonly isGone: () => boolean }
 ): Promise<void> => {
-  const parsed = parseToken(token)
-  if (parsed === undefined)
-    throw new Problem(
-      400,
-      "invalid_parameter",
-      "the parameter waitFor is no token",
-      "use the token of an answer to events, as it was"
-    )
-  const positions = parsed.map(({ partition, position, topic }) => [topic, partition, position] as const)
+  const positions = waitForPositions(token).map(
+    ({ partition, position, topic }) => [topic, partition, position] as const
+  )
   let goals: Goals = { positions }
   const deadline = performance.now() + waitMs
   for (let step = 0; step <= 2 * links; step++) {
@@ -54,16 +48,13 @@ export const waitFor = async (
     for (let pause: number = pauseMs.first; ; pause = Math.min(pauseMs.most, pause * 1.5)) {
       const [behind] = await reader.behind(goals, projections)
       if (behind === undefined) break
-      if (performance.now() >= deadline || isGone()) throw notYet(behind, waitMs)
+      if (performance.now() >= deadline || isGone()) throw stillBehind(behind, waitMs)
       await new Promise((done) => setTimeout(done, pause))
     }
   }
 }
-const notYet = ({ partition, position, topic, wanted, who }: Behind, waitMs: number): Problem =>
-  new Problem(
-    504,
-    "not_yet",
+const stillBehind = ({ partition, position, topic, wanted, who }: Behind, waitMs: number): Problem =>
+  notYet(
     `after ${waitMs} ms ${who} has processed ${topic}/${partition} up to position ${position}, and the token asks for ${wanted}`,
-    "send the request again after Retry-After seconds, or see millrace status for what is halted",
-    retryAfterSeconds
+    "send the request again after Retry-After seconds, or see millrace status for what is halted"
   )

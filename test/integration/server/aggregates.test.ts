@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { parseToken, positionToken } from "../../../src/log/position-token.ts"
 import { AlertCase } from "../../../aggregates/alert-case.ts"
 import { call, newCase, opened, startServer } from "../../support/aggregate-http.ts"
 import { stream } from "../../support/http.ts"
@@ -180,6 +181,67 @@ describe("reads", () => {
       expect([status, body.error.code]).toEqual([404, "unknown_stream"])
       expect(headers.get("content-type")).toBe("application/problem+json; charset=utf-8")
     }
+  })
+})
+
+describe("waitFor", () => {
+  const tokenOf = async (path: string) => {
+    const { headers } = await call(server, `${path}/commands/open`, opened)
+    return headers.get("millrace-token")!
+  }
+  const ahead = (token: string, by: number) =>
+    positionToken(parseToken(token)!.map((one) => Object.assign(one, { position: one.position + by })))
+
+  test("of a command's token answers at once, and of other topics asks nothing", async () => {
+    const path = newCase()
+    const token = await tokenOf(path)
+    expect((await call(server, `${path}?waitFor=${token}`)).body.version).toBe(1)
+    expect((await call(server, `${path}/events?waitFor=${token}`)).body.version).toBe(1)
+    const other = positionToken([{ topic: "orders.v1", partition: 0, position: 1e9 }])
+    for (const read of [path, `${path}/events`])
+      expect((await call(server, `${read}?waitFor=${other}`)).status, read).toBe(200)
+  })
+
+  test("of what is not a token, or of a partition that the topic does not have, is refused", async () => {
+    const path = newCase()
+    const [{ partition, position, topic }] = parseToken(await tokenOf(path)) as [
+      { topic: string; partition: number; position: number }
+    ]
+    const elsewhere = positionToken([{ topic, partition: partition + 1_000, position }])
+    for (const read of [path, `${path}/events`])
+      for (const text of ["waitFor=", "waitFor=p2.W10", "waitFor=p1.W10&waitFor=p1.W10", `waitFor=${elsewhere}`]) {
+        const { body, status } = await call(server, `${read}?${text}`)
+        expect([status, body.error.code], `${read} ${text}`).toEqual([400, "invalid_parameter"])
+      }
+  })
+
+  test("of events that the store does not have yet waits for them, and gets 504 after the limit", async () => {
+    const path = newCase()
+    const next = ahead(await tokenOf(path), 1)
+    const waits = Promise.all([path, `${path}/events`].map((read) => call(server, `${read}?waitFor=${next}`)))
+    await call(server, `${path}/commands/escalate`, { at: 1 })
+    expect((await waits).map(({ body, status }) => [status, body.version])).toEqual([
+      [200, 2],
+      [200, 2]
+    ])
+    const brief = await startServer((store) => store, { waitMs: 20 })
+    const first = await call(brief, `${path}/commands/open`, opened)
+    const late = await call(brief, `${path}?waitFor=${ahead(first.headers.get("millrace-token")!, 7)}`)
+    expect([late.status, late.body.error.code, late.headers.get("retry-after")]).toEqual([504, "not_yet", "1"])
+    expect(late.body.error.message).toMatch(
+      /^after 20 ms alert-case\/\d+ has events up to position 1, and the token asks for 8$/
+    )
+    await brief.stop()
+  })
+
+  test("is limited to a number of requests at once", async () => {
+    const limited = await startServer((store) => store, { waitMs: 20, waitingViews: 0 })
+    const path = newCase()
+    await call(limited, `${path}/commands/open`, opened)
+    const { body, status } = await call(limited, `${path}?waitFor=p1.W10`)
+    expect([status, body.error.code]).toEqual([429, "overloaded"])
+    expect((await call(limited, path)).status).toBe(200)
+    await limited.stop()
   })
 })
 
