@@ -135,6 +135,20 @@ describe("commands", () => {
   })
 })
 
+test("without a credential each command names the tenant of its own events, and everyone reads and changes the stream", async () => {
+  const path = newCase()
+  const id = path.split("/")[1]!
+  expect((await call(server, `${path}/commands/open`, opened, { "millrace-tenant": "acme" })).status).toBe(201)
+  for (const headers of [{ "millrace-tenant": "globex" }, {}])
+    expect((await call(server, `${path}/commands/escalate`, { at: 1 }, headers)).status).toBe(200)
+  const events = await Effect.runPromise(Stream.runCollect(server.store.read("alert-case", id)))
+  expect(events.map(({ tenant }) => tenant)).toEqual(["acme", "globex", undefined])
+  for (const of of [path, `${path}/events`])
+    expect((await call(server, of, undefined, { "millrace-tenant": "globex" })).status).toBe(200)
+  const long = await call(server, `${path}/commands/escalate`, { at: 1 }, { "millrace-tenant": "a".repeat(1_025) })
+  expect([long.status, long.body.error.code]).toEqual([400, "invalid_parameter"])
+})
+
 describe("reads", () => {
   test("the state has its version and an ETag, by which it is not sent twice", async () => {
     const path = newCase()
