@@ -33,7 +33,12 @@ const forward = (port: number, url: string) =>
     Effect.promise(async () => {
       const proxy = createServer((client) => {
         const backend = connectTo(Number(new URL(url).port), "127.0.0.1")
-        for (const socket of [client, backend]) socket.on("error", () => socket.destroy())
+        // a session of a process that was killed must end, too: its database could not be dropped otherwise
+        for (const [one, other] of [
+          [client, backend],
+          [backend, client]
+        ] as const)
+          one.on("error", () => one.destroy()).on("close", () => other.destroy())
         client.pipe(backend).pipe(client)
       })
       // another program's connection may have the port for a moment
