@@ -46,6 +46,23 @@ describe("any commands", () => {
     AggregateTest.check(make({}), { runs: 20 })
     AggregateTest.check(make({ commands: {}, decide: {} }), { runs: 5 })
   })
+  test("whose subject or tag has characters that no text in the store has are refused, and fail no check", () => {
+    const Named = Event.make("counted", { name: Schema.String })
+    const texts = Schema.Literals(["\u0000", "a\ud800", "ann"])
+    const named = (name: Schema.Constraint, of: object) =>
+      make({
+        events: [Named],
+        commands: { count: { name } },
+        evolve: { counted: (state: object) => state },
+        decide: { count: (_: object, { name: given }: { readonly name: string }) => Named.make({ name: given }) },
+        ...of
+      })
+    const subject = ({ name }: { readonly name: string }) => name
+    AggregateTest.check(named(texts, { subject }), { seed: 1 })
+    AggregateTest.check(named(texts, { tags: { name: subject } }), { seed: 1 })
+    const empty = named(Schema.Literals(["", "ann"]), { subject })
+    expect(() => AggregateTest.check(empty, { seed: 1 })).toThrow(/the tags or subjects of an event: .* returned ""/)
+  })
   test.each<readonly [string, object, RegExp]>([
     [
       "`decide` that throws",
