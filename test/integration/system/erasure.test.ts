@@ -202,7 +202,13 @@ describe("Personal data", () => {
       assert.deepStrictEqual(loaded.state, { email: "ada@example.org", city: "Chur", moves: 4 })
 
       yield* eventually(rows(sql, "select * from millrace.dead_letters where projection = 'failing'"), 1)
-      assert.notInclude(yield* stored(sql), "Bern")
+      // snapshots have plain states until the erasure deletes them, and it depends on the time of which states they are
+      const letters = yield* rows<{ text: string }>(
+        sql,
+        "select coalesce(value, '') || message as text from millrace.dead_letters"
+      )
+      assert.notInclude(letters.map(({ text }) => text).join("\n"), "Bern")
+      assert.notInclude(log, "Bern")
       const rejected = Aggregate.execute(Customer, "ada", register("ada"), { commandId: "k0" })
       yield* Effect.flip(Effect.provideService(rejected, EventStore, eventStore))
       assert.include(yield* stored(sql), "ada@example.org")
