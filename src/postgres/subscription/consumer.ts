@@ -15,7 +15,7 @@ import { query, type SqlError } from "../client/errors.ts"
 import { chunksOf, type PartitionFeed, slotOf } from "./prefetch.ts"
 import { isJoined, join, type ConsumerMember, type SubscriptionLocks } from "./locks.ts"
 import * as Statement from "./leases-sql.ts"
-import { byPosition, messageOf, positionsOf } from "./message.ts"
+import { byPosition, messageOf, positionsOf, type RecordPosition } from "./message.ts"
 import { pack } from "../log/batch-codec.ts"
 import { deadLetterProperties } from "../../subscription/dead-letter.ts"
 import { notifyEnds } from "../log/notify.ts"
@@ -121,16 +121,9 @@ export class PostgresConsumer implements Consumer {
   }).bind(this)
 
   private readonly disown = Effect.fnUntraced(function* (this: PostgresConsumer) {
-    const known = [...this.outstanding.values()].map(({ record }) => record)
-    const returned = this.returned.map(({ partition, positions }) => ({
-      partition,
-      positions: Statement.positionsOf(positions)
-    }))
-    const places = [
-      ...known,
-      ...returned.flatMap(({ partition, positions }) => positions.map((position) => ({ partition, position })))
-    ]
-    yield* fanOutQuery("receive", () => Statement.disown(this.parts.sql, this.claimant, positionsOf(places)))
+    const delivered = [...this.outstanding.values()].map(({ record }) => record)
+    const known = positionsOf([...delivered, ...this.returned.flatMap(Statement.positionsIn)])
+    yield* fanOutQuery("receive", () => Statement.disown(this.parts.sql, this.claimant, known))
     this.inDoubt = false
     this.due(0)
     yield* this.parts.notify(0)
@@ -317,26 +310,34 @@ export class PostgresConsumer implements Consumer {
     messages: ReadonlyArray<Message>,
     delayMs: number
   ) {
-    const { sql } = this.parts
-    const returnTo = (some: ReadonlyArray<Message>, count: 0 | 1) =>
+    const returnTo = (some: ReadonlyArray<RecordPosition>, count: 0 | 1) =>
       fanOutQuery("negativeAcknowledge", () =>
-        Statement.returnMessages(sql, this.claimant, positionsOf(some), delayMs, count)
+        Statement.returnMessages(this.parts.sql, this.claimant, positionsOf(some), delayMs, count)
       )
     yield* returnTo(messages, 1)
     this.removeOutstanding(messages)
-    // messages of these slots that are claimed and not delivered yet are returned too, so that they come after them
-    const slots = new Set(
-      this.claimant.keyed ? messages.map(({ key, partition }) => `${partition}:${slotOf(key)}`) : []
-    )
-    const behind = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
-    if (behind.length > 0) {
-      this.ready = this.ready.filter((message) => !behind.includes(message))
+    if (this.claimant.keyed) {
+      // messages of these slots that are claimed and not delivered yet are returned too, so that they come after them
+      const behind = this.takeUndelivered(messages)
       this.removeOutstanding(behind)
       // if this fails, the server has them leased to a consumer that no longer knows of them
-      yield* returnTo(behind, 0).pipe(Effect.tapError(() => Effect.sync(() => (this.inDoubt = true))))
+      const inDoubt = Effect.sync(() => (this.inDoubt = true))
+      if (behind.length > 0) yield* Effect.tapError(returnTo(behind, 0), () => inDoubt)
     }
     this.due(delayMs)
   }, Effect.uninterruptible).bind(this)
+
+  /** Removes and returns what is claimed of the slots of some messages and not delivered yet, or not even read because that failed. */
+  private takeUndelivered(messages: ReadonlyArray<Message>): ReadonlyArray<RecordPosition> {
+    const slots = new Set(messages.map(({ key, partition }) => `${partition}:${slotOf(key)}`))
+    // chunks of slot 0 were claimed while the subscription had another type, and may have messages of any slot
+    for (const { partition } of messages) slots.add(`${partition}:0`)
+    const ready = this.ready.filter(({ key, partition }) => slots.has(`${partition}:${slotOf(key)}`))
+    this.ready = this.ready.filter((message) => !ready.includes(message))
+    const unread = this.returned.filter(({ partition, slot }) => slots.has(`${partition}:${slot}`))
+    this.returned = this.returned.filter((chunk) => !unread.includes(chunk))
+    return [...ready, ...unread.flatMap(Statement.positionsIn)]
+  }
 
   readonly deadLetter = (messages: ReadonlyArray<Message>, reason: string) =>
     messages.length === 0 ? Effect.void : this.moveToDeadLetters(messages, reason)
@@ -374,7 +375,7 @@ export class PostgresConsumer implements Consumer {
     if (this.claimant.keyed) yield* notify(0)
   }).bind(this)
 
-  private removeOutstanding(messages: ReadonlyArray<Message>): void {
+  private removeOutstanding(messages: ReadonlyArray<RecordPosition>): void {
     for (const { partition, position } of messages) this.outstanding.delete(`${partition}:${position}`)
     this.activeAt = performance.now()
     this.signal.openUnsafe()

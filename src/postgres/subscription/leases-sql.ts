@@ -133,7 +133,13 @@ export interface RedeliveredChunk {
   readonly positions: string
   readonly redeliveries: number
 }
-/** Takes whole chunks that are due, about `limit` messages. No message of a slot overtakes one that waits or that another consumer holds. */
+/** The positions of a chunk, each with its partition. */
+export const positionsIn = ({ partition, positions }: Pick<RedeliveredChunk, "partition" | "positions">) =>
+  positionsOf(positions).map((position) => ({ partition, position }))
+/**
+ * Takes whole chunks that are due, about `limit` messages. No message of a slot overtakes one that waits or that another consumer holds, and
+ * the limit does not divide chunks of a slot whose positions interleave.
+ */
 export const redeliver = (sql: Sql, { ackTimeoutMs, consumer, keyed, subscription }: Claimant, limit: number) =>
   sql.unsafe<Array<RedeliveredChunk>>(
     keyed ? redeliverKeyed : redeliverAny,
@@ -142,17 +148,39 @@ export const redeliver = (sql: Sql, { ackTimeoutMs, consumer, keyed, subscriptio
       prepare: true
     }
   )
-const chosen = `
-  chosen as (
-    select lease_id, partition from (
-      select lease_id, partition, sum(size) over (order by partition, first, lease_id) - size as before
-      from (
-        select w.lease_id, w.partition, lower(w.positions) as first,
-          (select sum(upper(r) - lower(r)) from unnest(w.positions) as r) as size
-        from waiting w
-      ) sized
+// A chunk from which messages were returned interleaves with the chunk of these. In a key-shared subscription such a group is taken as a whole.
+const sized = `
+  sized as (
+    select w.lease_id, w.partition, w.slot, lower(w.positions) as first, upper(w.positions) as next,
+      (select sum(upper(r) - lower(r)) from unnest(w.positions) as r) as size
+    from waiting w
+  )`
+const chosenAny = `
+  ${sized}, chosen as (
+    select lease_id from (
+      select lease_id, sum(size) over (order by partition, first, lease_id) - size as before from sized
     ) s
     where before < $4::integer
+  )`
+const chosenKeyed = `
+  ${sized}, bounded as (
+    select *, first < max(next) over (
+      partition by partition, slot order by first, lease_id rows between unbounded preceding and 1 preceding
+    ) as interleaves
+    from sized
+  ), grouped as (
+    select *, max(first) filter (where interleaves is not true) over (
+      partition by partition, slot order by first, lease_id
+    ) as group_first
+    from bounded
+  ), chosen as (
+    select lease_id, partition from (
+      select lease_id, partition, sum(size) over (
+        order by partition, group_first, slot range between unbounded preceding and current row exclude group
+      ) as before
+      from grouped
+    ) s
+    where coalesce(before, 0) < $4::integer
   )`
 const leaseTo = `
   update millrace.subscription_lease l
@@ -164,7 +192,7 @@ const redeliverAny = `
   with waiting as (
     select * from millrace.subscription_lease
     where subscription_id = $1::integer and consumer is null and due <= now()
-  ), ${chosen}, locked as materialized (
+  ), ${chosenAny}, locked as materialized (
     select l.lease_id from millrace.subscription_lease l
     where l.lease_id in (select lease_id from chosen) and l.consumer is null
     order by l.lease_id
@@ -191,7 +219,7 @@ const redeliverKeyed = `
       where (o.subscription_id, o.partition) = ($1::integer, w.partition) and (o.slot in (0, w.slot) or w.slot = 0)
         and case when o.consumer is null then o.due > now() else o.consumer <> $2::integer end
     )
-  ), ${chosen}, moved as (
+  ), ${chosenKeyed}, moved as (
     update millrace.subscription_cursor c
     set claims = c.claims + 1
     where c.subscription_id = $1::integer and c.partition in (select partition from chosen)

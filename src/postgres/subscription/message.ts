@@ -24,11 +24,14 @@ export const messageOf = (topic: string, record: LogRecord, redeliveries: number
   }
 }
 
+/** Where a record is in a topic. */
+export type RecordPosition = Pick<Message, "partition" | "position">
+
 /** Compares messages by partition, then by position. */
 export const byPosition = (a: Message, b: Message) => a.partition - b.partition || a.position - b.position
 
 /** The positions of messages by partition, ascending and without duplicates. */
-export const positionsOf = (messages: ReadonlyArray<Pick<Message, "partition" | "position">>) => {
+export const positionsOf = (messages: ReadonlyArray<RecordPosition>) => {
   const partitions = new Map<number, Set<number>>()
   for (const { partition, position } of messages) {
     const positions = partitions.get(partition)
