@@ -141,10 +141,14 @@ export const exchange = (
     socket.once("connect", () => write(0))
   })
 
+/** How long a kept connection may be unused and is used again. Milliseconds. */
+const reuseMs = 500
+
 /** A connection that is kept for requests that follow each other. */
 export class KeptConnection {
   readonly #port: number
   #socket: Socket | undefined
+  #usedAt = 0
 
   constructor(port: number) {
     this.#port = port
@@ -152,12 +156,17 @@ export class KeptConnection {
 
   /** Sends one well-formed request, and resolves to its response; undefined if the server closed the connection without one, or `mostMs` were over. */
   send(bytes: Buffer, method: string, mostMs: number): Promise<RawAnswer> {
+    // the server may close at any moment a connection that was not used for long
+    const kept = this.#socket
+    if (kept !== undefined && (kept.destroyed || kept.readableEnded || Date.now() - this.#usedAt > reuseMs))
+      this.close()
     const socket = this.#socket ?? connect({ port: this.#port, host: "127.0.0.1", noDelay: true })
     this.#socket = socket
     return new Promise((resolve) => {
       const reader = new ResponseReader([method])
       const settle = (isClosed: boolean) => {
         clearTimeout(most)
+        this.#usedAt = Date.now()
         socket.removeAllListeners("data").removeAllListeners("close").removeAllListeners("error")
         socket.on("error", () => {})
         if (isClosed) reader.end()

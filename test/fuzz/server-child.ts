@@ -39,7 +39,7 @@ const main = Effect.gen(function* () {
   yield* Effect.forkScoped(Effect.all([runProjections(system), runRelay(system)], { concurrency: "unbounded" }))
   // as the commands serve it
   const reading = yield* makeSharedReading(readStatus(system), { freshMs: 2_000, patienceMs: 3_000 })
-  const limits = { bodyIdleMs: 300, bodySlowMs: 200, headersMs: 1_000, requestMs: 2_000, waitMs: 100, commandMs: 5_000 }
+  const limits = { bodyIdleMs: 300, bodySlowMs: 200, headersMs: 5_000, requestMs: 5_000, waitMs: 100, commandMs: 5_000 }
   const served = yield* serve({
     application,
     eventStore: system.eventStore,
