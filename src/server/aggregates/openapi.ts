@@ -116,7 +116,7 @@ const commandPath = (aggregate: Aggregate.Any, name: string) => {
         repeated: { type: "boolean", description: "whether the same Idempotency-Key was answered before" },
         token: {
           type: "string",
-          description: "for waitFor of views and aggregates, and from of streams: what follows from the events"
+          description: "for waitFor of views and aggregates: what follows from the events"
         }
       },
       required: ["version", "events", "repeated"]
