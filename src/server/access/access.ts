@@ -113,14 +113,21 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     return principal
   }
   app.addHook("onRequest", async (request, reply) => {
-    const { scope } = request.routeOptions.config
+    const { hasCredentialInQuery, scope } = request.routeOptions.config
     request.principal = anyone
+    const inQuery = (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
     const hasCredential =
       request.headers.authorization !== undefined ||
       request.headers["sec-websocket-protocol"]?.includes(protocolPrefix) === true ||
-      (request.query as Readonly<Record<string, unknown>>)[parameter] !== undefined
+      inQuery
     // a path without a route, and what needs nothing
     if (scope === undefined || scope === "open") return
+    if (inQuery && hasCredentialInQuery !== true) {
+      reply.header("www-authenticate", "Bearer")
+      throw unauthenticated(
+        `the parameter ${parameter} is for streams alone, since addresses are kept in logs and histories`
+      )
+    }
     const certificate = hasCredential ? undefined : access.certificate?.(request.socket)
     if (!access.isRequired && !hasCredential && (certificate === undefined || "refusal" in certificate)) return
     // a page that sends credentials of another service to a server that knows none

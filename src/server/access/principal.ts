@@ -49,5 +49,7 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /** What the route needs; `open`: nothing, not even a credential. */
     scope?: Scope | "open"
+    /** Whether the credential may be in the parameter `access_token`: for streams alone, since addresses end up in logs. */
+    hasCredentialInQuery?: true
   }
 }

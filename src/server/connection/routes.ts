@@ -76,7 +76,7 @@ export const streamRoutes = (
       method: "GET",
       url,
       schema,
-      config: { scope: "read" },
+      config: { scope: "read", hasCredentialInQuery: true },
       preHandler: async (request, reply) => {
         take(request, reply)
         const connection = connectionOf(request, reply)

@@ -101,6 +101,9 @@ describe("every route", () => {
       }
       expect(await statusOf(method, path, {}), what).toEqual({ status: 401, challenge: "Bearer" })
       expect((await statusOf(method, path, bearer("nonsense"))).status, what).toBe(401)
+      // a credential in an address is for streams alone
+      if (!/\/(stream|changes|alerts)$/.test(path))
+        expect((await statusOf(method, `${path}?access_token=${operator}`, bearer(operator))).status, what).toBe(401)
       expect((await statusOf(method, path, bearer(newApiKey().text))).status, what).toBe(401)
       const [has, lacks] =
         needed === "ingest" ? [loader, reader] : needed === "read" ? [reader, loader] : [operator, reader]
