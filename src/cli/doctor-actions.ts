@@ -15,6 +15,7 @@ import { type AnyApplication, loadApplication } from "./config.ts"
 import { clientTls, httpClient } from "./http-client.ts"
 import { httpAddress } from "./http-options.ts"
 import { print } from "./print.ts"
+import { settingProblems } from "./setting-checks.ts"
 import { terminalLine } from "./terminal-text.ts"
 import { counted } from "../text/counted.ts"
 
@@ -140,6 +141,13 @@ export const doctorText = (checks: ReadonlyArray<Check>): string => {
   return [...lines, bad === 0 ? "Everything is in order." : `${counted(bad, "thing")} to fix.`].join("\n")
 }
 
+/** The settings that are in force: a process refuses to start with those that cannot be meant. */
+const settingsCheck = Effect.map(settingProblems, (problems): ReadonlyArray<Check> =>
+  problems.length === 0
+    ? [passed("settings", "all values can be meant; millrace config prints them")]
+    : problems.map((problem) => wrong("settings", problem.message, problem.try))
+)
+
 /** Runs all checks, and prints what they find. */
 export const doctor = Effect.fnUntraced(function* ({ config, data, json, port }: DoctorFlags) {
   const loaded = yield* Effect.exit(loadApplication(config))
@@ -147,6 +155,7 @@ export const doctor = Effect.fnUntraced(function* ({ config, data, json, port }:
   const found = yield* Effect.all(
     [
       Effect.succeed([runtimeCheck()]),
+      settingsCheck,
       checked(
         "application",
         "fix millrace.config.ts",

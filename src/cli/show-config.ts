@@ -4,7 +4,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { usualFile } from "./config.ts"
 import { config, data, json, runToExitCode, toggle } from "./flags.ts"
-import { print } from "./print.ts"
+import { print, warn } from "./print.ts"
+import { settingProblems } from "./setting-checks.ts"
 import { settingsVariable } from "./setting-table.ts"
 import { settingsOfProcess } from "./settings-file.ts"
 import { settingsSchema } from "./settings-schema.ts"
@@ -50,11 +51,13 @@ export const showConfig = Command.make(
         yield* print(
           flags.json ? JSON.stringify({ settings }) : settings.map((setting) => lineOf(width, setting)).join("\n")
         )
-        return 0
+        const problems = yield* settingProblems
+        for (const problem of problems) yield* warn(`${problem.message}\ntry: ${problem.try}`)
+        return problems.length === 0 ? 0 : 1
       })
     )
 ).pipe(
   Command.withDescription(
-    "Print each setting that is in force, and whether an option, the environment, a file or a default decides it. Secrets are masked"
+    "Print each setting that is in force, and whether an option, the environment, a file or a default decides it. Secrets are masked. Exits with 1 if a process would not start with one of them, and says why"
   )
 )

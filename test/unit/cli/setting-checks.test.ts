@@ -1,0 +1,31 @@
+// What `config` and `doctor` say of values that no process would start with.
+import * as Effect from "effect/Effect"
+import { afterEach, expect, test, vi } from "vitest"
+import { settingProblems } from "../../../src/cli/setting-checks.ts"
+
+afterEach(() => vi.unstubAllEnvs())
+
+test("values that can be meant have no problem", () => {
+  vi.stubEnv("MILLRACE_HTTP_CORS", "https://console.example.com")
+  vi.stubEnv("MILLRACE_HTTP_RATE_LIMIT_READ", "100/second")
+  expect(Effect.runSync(settingProblems)).toEqual([])
+})
+
+test.each([
+  ["MILLRACE_HTTP_PORT", "abc", /a port, 0 to 65535/],
+  ["MILLRACE_HTTP_AUTH", "none", /use required or optional/],
+  ["MILLRACE_HTTP_CORS", "*", /not an origin/],
+  ["MILLRACE_HTTP_RATE_LIMIT_READ", "5/fortnight", /a number of requests and a time/],
+  ["MILLRACE_HTTP_TRUSTED_PROXIES", "10.0.0.0/99", /no address and no network/],
+  ["MILLRACE_HTTP_TLS_CERT", "/nope.pem", /belong together/],
+  ["MILLRACE_HEALTH_MAX_AGE", "x", /a duration above 0/],
+  ["MILLRACE_KEY_ENCRYPTION_KEY", "short", /MILLRACE_KEY_ENCRYPTION_KEY/]
+])("%s=%s is named with what to do, beside others that are wrong", (name, value, message) => {
+  vi.stubEnv("MILLRACE_JWT_KEYS", "ftp://nowhere")
+  vi.stubEnv(name, value)
+  const problems = Effect.runSync(settingProblems)
+  const found = problems.find((problem) => message.test(problem.message))
+  expect(found, JSON.stringify(problems)).toBeDefined()
+  expect(found!.try.length).toBeGreaterThan(5)
+  expect(problems.length).toBeGreaterThan(1)
+})
