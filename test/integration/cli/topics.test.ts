@@ -212,7 +212,7 @@ suite("millrace topics on Kafka", () => {
       assert.strictEqual(copies.code, 3)
       assert.match(
         copies.sights.notes.join(),
-        /the topic has 1 replicas but 3 are declared; .*kafka-reassign-partitions/
+        /the topic has 1 replica but 3 are declared; .*kafka-reassign-partitions/
       )
       assert.strictEqual((yield* topics("apply", { name, kafka: { replication: 3 } })).code, 0)
       const many = yield* topics("apply", { name: fresh(), kafka: { replication: 3 } })
