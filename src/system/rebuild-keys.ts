@@ -29,7 +29,6 @@ import {
   tablesToCopy
 } from "./rebuild-plan.ts"
 import type { System } from "./system.ts"
-import { counted } from "../text/counted.ts"
 
 /** The events of a projection's log, as far as they were scanned for keys. */
 export interface ScannedKeys {
@@ -138,7 +137,7 @@ export const planKeys = Effect.fnUntraced(function* (
   const { events, found, owned } = scanned.scan
   if (found.size === 0)
     return yield* new RebuildRefused({
-      message: `no event of ${declared.sources.map(({ name: topic }) => topic).join(", ")} has one of the ${counted(keys.keys.length, "key")}`,
+      message: `no event of ${declared.sources.map(({ name: topic }) => topic).join(", ")} has ${keys.keys.length === 1 ? "the key" : `one of the ${keys.keys.length} keys`}`,
       try: "give keys of events, one a line, as millrace explain shows them"
     })
   const unwritten = declared.writes.filter(

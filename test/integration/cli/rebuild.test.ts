@@ -131,7 +131,7 @@ it.live(
         const { rows: _, ...found } = yield* differences(sql, 1, 2)
         assert.deepStrictEqual(found, same)
         // what comes now is processed by dev in both builds
-        const url = /http:\/\/127[^/]*/.exec(dev.output())![0]
+        const url = /http:\/\/127[^/\s]*/.exec(dev.output())![0]
         const more = join(data, "..", "more.ndjson")
         writeFileSync(
           more,

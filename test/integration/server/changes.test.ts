@@ -222,7 +222,7 @@ describe("a client", () => {
     expect(await refusal("levels/changes")).toEqual([
       400,
       "not_followable",
-      "follow the tables that it reads (of accounts, hourly, ledger, prices, totals), and read /v1/views/levels again when they change"
+      "follow the tables that it reads (of accounts, hourly, ledger, prices, studios, totals), and read /v1/views/levels again when they change"
     ])
     expect((await refusal("acounts/changes")).slice(0, 2)).toEqual([404, "unknown_view"])
     expect(await refusal("accounts/changes?cent=1")).toEqual([400, "unknown_column", "did you mean cents?"])
