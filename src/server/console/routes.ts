@@ -1,7 +1,8 @@
 // The console: a page at `/` that shows and operates the system with the public routes alone. Its files are in `src/console`.
 import { createHash } from "node:crypto"
 import { readdirSync, readFileSync } from "node:fs"
-import { extname, join, relative, sep } from "node:path"
+import { createRequire } from "node:module"
+import { dirname, extname, join, relative, sep } from "node:path"
 import { gzipSync } from "node:zlib"
 import { fileURLToPath } from "node:url"
 import type { FastifyInstance } from "fastify"
@@ -30,8 +31,12 @@ const libraries: Readonly<Record<string, string>> = {
   "uplot.js": "uplot/dist/uPlot.iife.min.js",
   "uplot.css": "uplot/dist/uPlot.min.css"
 }
-/** Where a module of a package is, in the form for `import`. */
-const pathOf = (specifier: string): string => fileURLToPath(import.meta.resolve(specifier))
+const require = createRequire(import.meta.url)
+/** Where a module of a package is, in the form for `import`: `require` finds the other form of htm, which is beside it. */
+const pathOf = (specifier: string): string => {
+  const found = require.resolve(specifier)
+  return specifier === "htm" ? join(dirname(found), "htm.mjs") : found
+}
 
 const fileOf = (path: string): ConsoleFile => {
   const body = readFileSync(path)
