@@ -12,7 +12,7 @@ import type { ServeOptions } from "../../../src/server/server.ts"
 
 const path = "/v1/topics/alerts.v1/stream"
 const clients = 1_000
-const rounds = isLong ? 100 : 25
+const rounds = isLong ? 100 : 50
 const perRound = { small: 8, large: 20 }
 const x = "x".repeat(10_000)
 
@@ -64,7 +64,8 @@ test.skipIf("Deno" in globalThis)(
       await setTimeout(5)
     }
     for (const ids of await read) expect([new Set(ids).size, ids.length]).toEqual([total, total])
-    expect(process.memoryUsage().rss - before).toBeLessThan(400_000_000)
+    // those that do not read would have 1 GB waiting for them
+    expect(process.memoryUsage().rss - before).toBeLessThan(700_000_000)
     const metrics = async () => (await fetch(`${server.url}/metrics`)).text()
     // they are disconnected while they are still there
     const slow = async () =>
