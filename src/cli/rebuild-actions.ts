@@ -22,7 +22,7 @@ import { print, warn } from "./print.ts"
 import { limitsText, planText, progressOf, rebuiltText } from "./rebuild-text.ts"
 import { drained } from "./shutdown.ts"
 import { timeOf } from "../text/moment.ts"
-import { countedLarge } from "../text/counted.ts"
+import { countedLarge, grouped } from "../text/counted.ts"
 
 /** The flags and the argument of the command. */
 export interface RebuildFlags {
@@ -143,7 +143,7 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const { log } = yield* openLog(Effect.succeed(sql))
   const context = { application, sql, log }
   const onScanned = (done: number, total: number) =>
-    warn(`${name}: ${done.toLocaleString("en-US")} of ${countedLarge(total, "record")} scanned for the keys`)
+    warn(`${name}: ${grouped(done)} of ${countedLarge(total, "record")} scanned for the keys`)
   const ofKeys = keys && (yield* planKeys(context, name, rate, keys, onScanned))
   const request: RebuildRequest = {
     lookups,

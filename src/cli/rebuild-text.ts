@@ -1,12 +1,12 @@
 // What `millrace rebuild` prints for people: the plan, the progress and the result. Pure.
 import type { Progress } from "./progress.ts"
-import { estimate, grouped } from "../text/rate.ts"
+import { estimate } from "../text/rate.ts"
 import { refusalText } from "../postgres/store/view-plan.ts"
 import type { StoredRebuild } from "../postgres/store/rebuild.ts"
 import type { RebuiltKeys } from "../system/rebuild-keys.ts"
 import type { Rebuilt, RebuildProgress } from "../system/rebuild.ts"
 import type { RebuildPlan } from "../system/rebuild-plan.ts"
-import { countedLarge } from "../text/counted.ts"
+import { countedLarge, grouped } from "../text/counted.ts"
 
 const sizeText = (bytes: number) =>
   bytes < 1 << 20

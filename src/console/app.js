@@ -1,4 +1,4 @@
-// The console: its frame with the navigation, the credential of whoever looks, and the page that the address names.
+// The console: its frame with the navigation, the credential of its user, and the page that the address names.
 import { setCredential, useCredential, useGet, useOnline } from "./lib/api.js"
 import { isUtc, setUtc, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"

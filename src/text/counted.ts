@@ -1,5 +1,7 @@
 // A number with its noun. Pure.
-import { grouped } from "./rate.ts"
+
+/** A whole number with separators of thousands: `1,234`. */
+export const grouped = (n: number): string => Math.round(n).toLocaleString("en-US")
 
 const withNoun = (text: string, count: number, noun: string) => `${text} ${noun}${count === 1 ? "" : "s"}`
 

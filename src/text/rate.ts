@@ -1,7 +1,5 @@
 // Texts about how much is done, how fast, and how long it still takes. Pure.
-
-/** A whole number with separators of thousands: `1,234`. */
-export const grouped = (n: number): string => Math.round(n).toLocaleString("en-US")
+import { countedLarge, grouped } from "./counted.ts"
 
 /** An estimated duration in seconds, for people: `45 s`, `5 min`, `1.5 h`. */
 export const estimate = (seconds: number): string =>
@@ -19,8 +17,5 @@ export const secondsLeft = (fraction: number, seconds: number): number | undefin
 export const rateText = (done: number, noun: string, seconds: number, fraction: number | undefined): string => {
   const left = fraction === undefined ? undefined : secondsLeft(fraction, seconds)
   const perSecond = seconds > 0 ? `, ${grouped(done / seconds)} a second` : ""
-  return (
-    `${grouped(done)} ${noun}${done === 1 ? "" : "s"}${perSecond}` +
-    (left === undefined ? "" : `, about ${estimate(left)} left`)
-  )
+  return countedLarge(done, noun) + perSecond + (left === undefined ? "" : `, about ${estimate(left)} left`)
 }

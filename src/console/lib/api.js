@@ -1,4 +1,4 @@
-// Requests to the public HTTP API, with the credential of whoever looks.
+// Requests to the public HTTP API, with the credential of the user.
 import { useEffect, useRef, useState } from "./html.js"
 
 const storage = "millrace.credential"

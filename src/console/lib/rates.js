@@ -29,5 +29,5 @@ export const useRates = (reading, counters) => {
   state.current = next
   return next
 }
-/** The last value of a series; undefined if there is none. */
+/** The last value of a series; undefined if it has no value. */
 export const lastOf = (values) => values?.at(-1) ?? undefined

@@ -1,5 +1,6 @@
 // Completes the OpenAPI document: names for operations, and what is the same for all routes. Pure.
 import type { Json } from "./json-schema.ts"
+import { problem } from "./openapi.ts"
 
 /** The parts of an OpenAPI document that are completed. */
 export interface OpenApiDocument {
@@ -8,21 +9,8 @@ export interface OpenApiDocument {
   readonly [part: string]: unknown
 }
 
-const text: Json = { type: "string" }
-/** The body of an error of any route. Some have more members. */
-const refusal: Json = {
-  type: "object",
-  properties: {
-    error: {
-      type: "object",
-      properties: { code: text, message: text, path: text, try: text },
-      required: ["code", "message", "try"]
-    },
-    trace_id: text
-  },
-  required: ["error"]
-}
-const refused = (description: string): Json => ({
+/** A refusal, whose body is an error as all routes have it. */
+export const refused = (description: string): Json => ({
   description,
   content: { "application/json": { schema: { $ref: "#/components/schemas/Refusal" } } }
 })
@@ -87,7 +75,7 @@ export const completed = (document: OpenApiDocument, isRequired: boolean): OpenA
     security: isRequired ? [{ bearer: [] }] : [{}, { bearer: [] }],
     components: {
       ...components,
-      schemas: { Refusal: refusal, ...(components["schemas"] as Json | undefined) },
+      schemas: { Refusal: problem, ...(components["schemas"] as Json | undefined) },
       securitySchemes: {
         bearer: { type: "http", scheme: "bearer", description: "An API key (`millrace keys create`), or a JWT" }
       }

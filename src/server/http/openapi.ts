@@ -41,7 +41,11 @@ export const example = (schema: Json): unknown => {
   return Object.fromEntries(required.map((name) => [name, example(properties[name] ?? {})]))
 }
 
-const problem = object({ error: object({ code: text, message: text, try: text }, { path: text }) }, { trace_id: text })
+/** The body of an error of any route. Some have more members. */
+export const problem = object(
+  { error: object({ code: text, message: text, try: text }, { path: text }) },
+  { trace_id: text }
+)
 /** Responses with a problem, by status, with when they come. */
 export const refusals = (when: Readonly<Record<number, string>>): Json =>
   Object.fromEntries(Object.entries(when).map(([status, description]) => [status, { ...problem, description }]))

@@ -1,4 +1,5 @@
 // The OpenAPI description of the routes of views: a path for each view, with its columns as parameters. Pure.
+import { refused } from "../http/openapi-document.ts"
 import { described, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
 import type { Json } from "../http/json-schema.ts"
 import type { DeclaredView, ViewColumn } from "./catalog.ts"
@@ -11,10 +12,6 @@ const parameter = (name: string, description: string, schema: Json = text) => ({
   in: "query",
   description,
   schema
-})
-const refused = (description: string) => ({
-  description,
-  content: { "application/json": { schema: { $ref: "#/components/schemas/Refusal" } } }
 })
 /** The parameters that filter by a column. */
 const filtersOf = (column: ViewColumn) => {

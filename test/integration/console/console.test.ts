@@ -61,7 +61,7 @@ const transfer = (id: string, entity: string, amount: number, tenant = "acme") =
 
 /** Opens the console with a credential. What the page reports as an error is collected. */
 const open = async (key: string, options: BrowserContextOptions = {}) => {
-  // the language of a machine without one is none that browsers know
+  // a machine without a language gives the browser one that it does not know
   const context = await browser.newContext({ locale: "en-US", ...options })
   const page = await context.newPage()
   page.setDefaultTimeout(15_000)

@@ -52,7 +52,7 @@ test("the policy has the hash of the import map, and nothing inline or from else
   expect(policy).not.toMatch(/unsafe|https?:|\*/)
 })
 
-test("files are compressed for whoever takes that, and not sent again to whoever has them", async () => {
+test("files are compressed for clients that accept it, and not sent again to clients that have them", async () => {
   const app = fastify()
   consolePage(app)
   const zipped = await app.inject({ url: "/", headers: { "accept-encoding": "br, gzip" } })
