@@ -212,8 +212,8 @@ export class LookupTable {
       if (taken instanceof Unreadable) yield* this.refuse(record, taken.reason)
       else if (taken !== undefined) read.push(taken)
     }
-    const stored = this.stored!
-    const from = Math.max(stored.next[partition] ?? 0, this.positions[partition] ?? 0)
+    // what is between it and the batch is not in the topic any more
+    const from = this.stored!.next[partition] ?? 0
     // before any batch can see them: compaction may take them from the topic
     if (next > from) yield* this.keep(partition, from, next, read)
     for (const { value, version } of read) this.set(partition, version, value)

@@ -29,6 +29,7 @@ import { listenError } from "./port.ts"
 import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
+import { refuseUnknownParameters } from "./http/known-parameters.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { type PressureParts, shedLoad } from "./http/pressure.ts"
 import { operations } from "./operations/routes.ts"
@@ -36,6 +37,7 @@ import { partitionsOf } from "./gateway/partitions.ts"
 import { completed, type OpenApiDocument } from "./http/openapi-document.ts"
 import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
 import type { RateLimits } from "./http/rate-limits.ts"
+import { routeMethods } from "./http/route-methods.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
 import {
   followTls,
@@ -157,11 +159,13 @@ const problemOf = (error: FastifyError | Problem, limits: Limits, isAggregate: b
   )
 }
 
+const isAggregatePath = ({ url }: FastifyRequest): boolean => url.startsWith("/v1/aggregates/")
 /** Answers errors: as `application/problem+json` on the routes of aggregates. */
 const errorHandler =
   (metrics: Metrics, limits: Limits, isAggregate: boolean) =>
   (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
     const problem = problemOf(error, limits, isAggregate)
+    const isDetailed = isAggregate || (request.is404 && isAggregatePath(request))
     if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
     metrics.refused(problem.code)
     // the rest of the body is not read
@@ -171,39 +175,22 @@ const errorHandler =
     const { traceId } = traceFor(request)
     return reply
       .code(problem.status)
-      .type(isAggregate ? problemJson : "application/json; charset=utf-8")
-      .send(JSON.stringify(isAggregate ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+      .type(isDetailed ? problemJson : "application/json; charset=utf-8")
+      .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
   }
 /** Answers a request whose path cannot be decoded: no route takes it. */
 const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
   const message = `the path ${JSON.stringify(request.url.split("?", 1)[0]!.slice(0, 200))} is not valid`
   const problem = new Problem(400, "invalid_url", message, "percent-encode its parts as UTF-8, such as %2F for a slash")
-  const isDetailed = request.url.startsWith("/v1/aggregates/")
+  const isDetailed = isAggregatePath(request)
   const { traceId } = traceFor(request)
   void reply
     .code(problem.status)
     .type(isDetailed ? problemJson : "application/json; charset=utf-8")
     .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
 }
-const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, isStarting: boolean): void => {
+const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void => {
   app.setErrorHandler(errorHandler(metrics, limits, false))
-  app.setNotFoundHandler((request) => {
-    const path = request.url.split("?", 1)[0]!
-    if (isStarting && /^\/(v1|docs|openapi\.json)(\/|$)/.test(path))
-      throw new Problem(
-        503,
-        "starting",
-        "the process has not started yet: it waits for a service, which /readyz names",
-        "send the request again after Retry-After seconds",
-        retryAfterSeconds
-      )
-    throw new Problem(
-      404,
-      "not_found",
-      `no route ${request.method} ${path} exists`,
-      "see the routes in /docs or /openapi.json"
-    )
-  })
   app.addHook("onSend", (request, reply, payload, done) => {
     reply.header("traceparent", traceFor(request).traceparent)
     done(null, payload)
@@ -313,9 +300,12 @@ const build = async (
       done(problemOfSite(request.method, headers, request.protocol))
     })
   }
+  const { refuseOthers } = routeMethods(app, options.isStarting === true)
   await allowOrigins(app, origins)
   guard(app, options.access ?? openAccess)
-  answers(app, metrics, limits, options.isStarting === true)
+  answers(app, metrics, limits)
+  refuseOthers()
+  refuseUnknownParameters(app)
   await protect(app, options.rateLimits ?? {}, limits)
   if (options.pressure !== undefined) shedLoad(app, options.pressure)
   const run = Effect.runPromiseExitWith(context)

@@ -136,7 +136,13 @@ export const readLookups = Effect.fnUntraced(function* (
     if (tables.has(topic.name)) continue
     const bounds = yield* log.bounds(topic.name)
     const ends = bounds.map(({ end }) => end)
-    const { identity, read } = log
+    const { identity } = log
+    // not further, whatever was appended since: a topic that ends before what was read of it counts as recreated
+    const read: typeof log.read = (topic, partition, position, options) =>
+      Effect.map(log.read(topic, partition, position, options), ({ end, next, records }) => {
+        const most = ends[partition]!
+        return { records: records.filter((record) => record.position < most), next: Math.min(next, most), end }
+      })
     const fixed = { ends: () => Effect.succeed(ends), bounds: () => Effect.succeed(bounds), read, identity }
     const table = new LookupTable(fixed, topic, store)
     yield* table.catchUp

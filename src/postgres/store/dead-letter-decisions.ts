@@ -109,6 +109,24 @@ export const countParked = async (sql: Sql, filter: Omit<ParkedQuery, "limit" | 
     select count(*) as n from millrace.relay_parked where ${matches(sql, filter)}`
   return row!.n
 }
+/** Messages of one target that relays parked. Times are epoch milliseconds. */
+export interface ParkedGroup {
+  readonly target: string
+  readonly count: number
+  readonly keys: number
+  readonly first: number
+  readonly last: number
+  /** The id and the reason of the newest one. */
+  readonly sample: number
+  readonly message: string
+}
+/** Groups messages that relays parked by their target, the largest group first. */
+export const groupParked = (sql: Sql, filter: Omit<ParkedQuery, "oldestFirst">) => sql<Array<ParkedGroup>>`
+  with chosen as (select * from millrace.relay_parked where ${matches(sql, filter)}),
+  newest as (select distinct on (target) target, id, reason from chosen order by target, parked_at desc, id desc)
+  select c.target, count(*) as count, count(distinct c.key) + max((c.key is null)::int) as keys, min(c.parked_at) as first,
+    max(c.parked_at) as last, n.id as sample, n.reason as message
+  from chosen c join newest n using (target) group by c.target, n.id, n.reason order by 2 desc, 1 limit ${filter.limit}`
 /** Lists messages that relays parked. With the oldest first, those of a stream are in the stream's order. */
 export const parked = (sql: Sql, filter: ParkedQuery) => {
   const { limit, oldestFirst } = filter

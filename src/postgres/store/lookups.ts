@@ -43,6 +43,20 @@ const open = (sql: Sql, topic: string, partitions: number, identity: string | un
     returning partition, generation, next_position, scattered,
       (select max(v.appended_at) from millrace.lookup_version v where v.topic = r.topic and v.value is null) as deleted_at`
 
+/** What `open` would return, without a change of what is stored. */
+const look = (sql: Sql, topic: string, partitions: number, identity: string | undefined, isShrunk: boolean) =>
+  sql<Array<ReadRow>>`select p as partition, of.generation + case when of.is_other then 1 else 0 end as generation,
+      case when of.is_other then 0 else coalesce(r.next_position, 0) end as next_position,
+      not of.is_other and coalesce(r.scattered, false) as scattered,
+      (select max(v.appended_at) from millrace.lookup_version v where v.topic = ${topic} and v.value is null) as deleted_at
+    from generate_series(0, ${partitions - 1}::int4) p
+    cross join (
+      select coalesce(max(generation), 1) as generation, ${isShrunk} or coalesce(bool_or(identity <> ${identity ?? null}::text), false) as is_other
+      from millrace.lookup_read where topic = ${topic}
+    ) of
+    left join millrace.lookup_read r on r.topic = ${topic} and r.partition = p
+    order by p`
+
 const storedOf = (rows: ReadonlyArray<ReadRow>, partitions: number): StoredVersions => {
   const next = Array.from({ length: partitions }, () => 0)
   for (const { next_position: position, partition } of rows) next[partition] = position
@@ -166,7 +180,7 @@ export const make = (sql: Sql, ms?: number): LookupStore => {
   }
 }
 /**
- * The versions for a replay that only looks: it stores none, and reads the journal of a partition once, in full. `journal`: the number of the
+ * The versions for a replay that only looks: it changes nothing that is stored, and reads the journal of a partition once, in full. `journal`: the number of the
  * journal of the build that is replayed.
  */
 export const readOnly = (sql: Sql, journal: number): LookupStore => {
@@ -174,6 +188,11 @@ export const readOnly = (sql: Sql, journal: number): LookupStore => {
   const journals = new Map<string, ReadonlyArray<JournalEntry>>()
   return {
     ...store,
+    open: (topic, partitions, identity, isShrunk) =>
+      Effect.map(
+        run("read how far lookup values are stored", () => look(sql, topic, partitions, identity, isShrunk)),
+        (rows) => storedOf(rows, partitions)
+      ),
     keep: () => Effect.succeed(true),
     journal: Effect.fnUntraced(function* (at, lookup, from, to) {
       const key = JSON.stringify([at.topic, at.partition, lookup])

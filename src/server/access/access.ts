@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http"
 import type { Socket } from "node:net"
 import type { FastifyInstance, FastifyRequest, RouteOptions } from "fastify"
+import { headerText, single, tenantHeader } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import type { ApiKeys } from "./api-keys.ts"
 import type { ClientCertificate } from "./certificates.ts"
@@ -135,6 +136,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     try {
       request.principal = await check(request, scope)
       request.refusal = () => refusalOf(check(request, scope))
+      if (scope === "read") tenantFor(request, namedTenant(request))
     } catch (error) {
       if (error instanceof Problem && error.status === 401) reply.header("www-authenticate", "Bearer")
       throw error
@@ -142,14 +144,25 @@ export const guard = (app: FastifyInstance, access: Access): void => {
   })
 }
 
+/** The tenant that a request names in its header; undefined if it names none. */
+export const namedTenant = ({ headers }: FastifyRequest): string | undefined => {
+  const header = single(headers[tenantHeader], tenantHeader)
+  return header === undefined ? undefined : headerText(header)
+}
+
+/** Why a principal may not name a tenant; undefined if it may. */
+export const tenantProblem = ({ tenant }: Principal, asked: string): Problem | undefined =>
+  tenant === undefined || asked === tenant
+    ? undefined
+    : new Problem(
+        403,
+        "wrong_tenant",
+        `the request is about the tenant ${JSON.stringify(asked)}, and its credential belongs to ${JSON.stringify(tenant)}`,
+        "leave the tenant out: it is that of the credential"
+      )
 /** The tenant that a request is about: the principal's, or the one that it asks for. Throws a `Problem` 403 if it asks for another one. */
 export const tenantFor = ({ principal }: FastifyRequest, asked: string | undefined): string | undefined => {
-  if (principal.tenant === undefined || asked === undefined || asked === principal.tenant)
-    return principal.tenant ?? asked
-  throw new Problem(
-    403,
-    "wrong_tenant",
-    `the request is about the tenant ${JSON.stringify(asked)}, and its credential belongs to ${JSON.stringify(principal.tenant)}`,
-    "leave the tenant out: it is that of the credential"
-  )
+  const problem = asked === undefined ? undefined : tenantProblem(principal, asked)
+  if (problem !== undefined) throw problem
+  return principal.tenant ?? asked
 }

@@ -1,12 +1,11 @@
 // Reads the headers of requests to aggregates: the expected version, the command's id, and where the command comes from. Pure.
-import { isUtf8 } from "node:buffer"
 import type { IncomingHttpHeaders } from "node:http"
 import { type CommandContext, mostInContext } from "../../aggregate/command.ts"
 import type { Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
 import { nameProblem, tenantProblem } from "../../log/acceptable.ts"
 import { shown } from "../../text/text.ts"
-import { single } from "../http/parameters.ts"
+import { headerText, single, tenantHeader } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 
 /** The names of the headers of a request that go on the events. */
@@ -14,7 +13,7 @@ export const contextHeaders = {
   correlationId: aggregateHeaders.correlation,
   causationId: aggregateHeaders.causation,
   actor: aggregateHeaders.actor,
-  tenant: "millrace-tenant"
+  tenant: tenantHeader
 } as const
 
 /** The ETag of a stream's version. */
@@ -53,11 +52,6 @@ export const expectedOf = (headers: IncomingHttpHeaders): Expected | undefined =
 export const isKnown = (headers: IncomingHttpHeaders, version: number): boolean =>
   (headers["if-none-match"] ?? "").split(",").some((etag) => etag.trim() === "*" || versionOf(etag) === version)
 
-/** The text of a header. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
-const textOf = (header: string): string => {
-  const bytes = Buffer.from(header, "latin1")
-  return isUtf8(bytes) ? bytes.toString() : header
-}
 const named = (
   headers: IncomingHttpHeaders,
   name: string,
@@ -65,7 +59,7 @@ const named = (
 ): string | undefined => {
   const header = single(headers[name], name)
   if (header === undefined) return undefined
-  const text = textOf(header)
+  const text = headerText(header)
   const problem = problemOf(text)
   if (problem === undefined) return text
   throw new Problem(400, "invalid_parameter", `the header ${name} ${problem}`, "send another value, or leave it out")

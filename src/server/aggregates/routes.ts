@@ -38,7 +38,8 @@ const pageEvents = { usual: 100, most: 1_000 }
 const path = "/v1/aggregates/:name/:id"
 // the routes are described for each aggregate and command by openapi.ts
 const hidden = { schema: { hide: true }, helmet: false } as const
-const reading = { ...hidden, config: { scope: "read" } } as const
+const reading = (...parameters: ReadonlyArray<string>) =>
+  ({ ...hidden, config: { scope: "read", parameters } }) as const
 
 /** The aggregate and the id in the path. Throws a `Problem` 404 or 400; of an id, the store refuses what it cannot have. */
 const targetOf = (request: FastifyRequest, aggregates: Aggregates) => {
@@ -177,10 +178,10 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
       waiting--
     }
   }
-  app.get("/v1/aggregates/:name", reading, (request) => {
+  app.get("/v1/aggregates/:name", reading(), (request) => {
     targetOf(request, aggregates)
   })
-  app.get(path, reading, async (request, reply) => {
+  app.get(path, reading("version", "at", "waitFor"), async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const past = pastOf(request.query as Readonly<Record<string, unknown>>)
     await waited(request, aggregate.name)
@@ -195,7 +196,7 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     if (isKnown(request.headers, version)) return reply.code(304).send()
     return reply.type(jsonType).send(JSON.stringify({ version, state: aggregate.encodeState(state) }))
   })
-  app.get(`${path}/events`, reading, async (request, reply) => {
+  app.get(`${path}/events`, reading("from", "limit", "waitFor"), async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
     const query = request.query as Readonly<Record<string, unknown>>
     const from = whole(query["from"], "from", { least: 1, most: 999_999_999_999_999, otherwise: 1 })

@@ -3,9 +3,17 @@ import { single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 import type { Connection } from "../connection/connection.ts"
 import type { Principal } from "../access/principal.ts"
-import { type DeclaredView, knownView } from "../views/catalog.ts"
+import type { DeclaredView } from "../views/catalog.ts"
 import { pageQueryOf, type PageQuery } from "../views/page-query.ts"
-import { notReady, problemOf, rememberedColumns, tenantOfRows, type ViewParts } from "../views/routes.ts"
+import {
+  knownView,
+  notReady,
+  problemOf,
+  readableBy,
+  rememberedColumns,
+  tenantOfRows,
+  type ViewParts
+} from "../views/routes.ts"
 import { dependenciesOf, waitFor } from "../views/waiting.ts"
 import { type Beginning, digestOf, Feeds } from "./feeds.ts"
 import { ChangeFollower } from "./follower.ts"
@@ -41,16 +49,20 @@ export interface ChangeOpener {
   readonly follow: (opened: OpenedChanges, connection: Connection) => ChangeFollower
 }
 
-/** Throws a `Problem` 400 if the rows of a view cannot be followed. */
-const assertFollowable = (view: DeclaredView, views: ReadonlyMap<string, DeclaredView>): void => {
-  if (view.kind !== "view") return
-  const tables = [...views.values()].filter(({ kind }) => kind !== "view").map(({ name }) => name)
+/** The problem of a view whose rows cannot be followed. `readable`: the names of views that the client may read. */
+const notFollowable = (
+  { name }: DeclaredView,
+  views: ReadonlyMap<string, DeclaredView>,
+  readable: ReadonlyArray<string>
+): Problem => {
+  const tables = readable.filter((one) => views.get(one)?.kind !== "view")
   const names = tables.length > 10 ? [...tables.slice(0, 10), "…"] : tables
-  throw new Problem(
+  const which = names.length === 0 ? "" : ` (of ${names.join(", ")})`
+  return new Problem(
     400,
     "not_followable",
-    `${view.name} is a declared view: it is a query, whose rows have no key, and PostgreSQL does not say which of them a change of a table changes`,
-    `follow the tables that it reads (of ${names.join(", ")}), and read /v1/views/${view.name} again when they change`
+    `${name} is a declared view: it is a query, whose rows have no key, and PostgreSQL does not say which of them a change of a table changes`,
+    `follow the tables that it reads${which}, and read /v1/views/${name} again when they change`
   )
 }
 
@@ -59,8 +71,8 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
   const columnsOfAll = rememberedColumns({ reader, views })
   const feeds = new Feeds(source, limits)
   const open = async ({ isGone, last = "", name, principal, query: asked }: AskedChanges): Promise<OpenedChanges> => {
-    const view = knownView(views, name)
-    assertFollowable(view, views)
+    const view = await knownView(views, name, principal, columnsOfAll)
+    if (view.kind === "view") throw notFollowable(view, views, await readableBy(views, principal, columnsOfAll))
     const { from, ...query } = asked
     for (const parameter of ["order", "limit", "after"])
       if (query[parameter] !== undefined)

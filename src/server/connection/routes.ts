@@ -5,7 +5,7 @@ import type { Metrics } from "../http/metrics.ts"
 import { Problem } from "../http/problem.ts"
 import type { Connection } from "./connection.ts"
 import { contentType, SseConnection } from "./sse.ts"
-import { WebSocketConnection } from "./websocket.ts"
+import { WebSocketConnection, webSocketVersion } from "./websocket.ts"
 import { counted } from "../../text/counted.ts"
 
 /** A stream that is sent to a client. */
@@ -29,6 +29,22 @@ export interface StreamRoute<A> {
 
 /** The connection of a request, which outlives the response of one that becomes a WebSocket. */
 const connectionOf = (request: FastifyRequest, reply: FastifyReply) => (request.ws ? request.raw.socket : reply.raw)
+
+/** Refuses requests for WebSockets of another version than 13, the only one that is a standard, with a `Problem` 426. */
+const assertVersion = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
+  const version = request.headers["sec-websocket-version"]
+  if (!request.ws || version === webSocketVersion) return done()
+  reply.headers({ "sec-websocket-version": webSocketVersion, upgrade: "websocket", connection: "Upgrade" })
+  const sent = version === undefined ? "is missing" : `is ${JSON.stringify(version)}`
+  done(
+    new Problem(
+      426,
+      "invalid_request",
+      `the header Sec-WebSocket-Version ${sent}; only version ${webSocketVersion} is supported`,
+      `connect with a WebSocket client, version ${webSocketVersion} of the protocol`
+    )
+  )
+}
 
 /** Adds a route of streams. */
 export type StreamAdder = <A>(route: StreamRoute<A>) => void
@@ -76,7 +92,8 @@ export const streamRoutes = (
       method: "GET",
       url,
       schema,
-      config: { scope: "read", hasCredentialInQuery: true },
+      onRequest: assertVersion,
+      config: { scope: "read", parameters: "own", hasCredentialInQuery: true },
       preHandler: async (request, reply) => {
         take(request, reply)
         const connection = connectionOf(request, reply)

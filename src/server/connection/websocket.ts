@@ -16,6 +16,9 @@ const mostMissed = 2
 /** The protocol that is chosen of those that a client offers, so that the answer does not repeat the one with its credential. */
 const protocol = "millrace"
 
+/** The version of the protocol. ws takes the draft 8, too, whose messages are the same. */
+export const webSocketVersion = "13"
+
 /** The codes with which a WebSocket is closed, by the reason. */
 const closeCodes: Readonly<Record<string, number>> = {
   shutdown: 1001,
@@ -69,8 +72,9 @@ export const acceptWebSockets = async (app: FastifyInstance): Promise<void> => {
   })
   // in the form of all other problems; ws would answer with a text
   app.websocketServer.on("wsClientError", ({ message }, socket) => {
-    const advice = "connect with a WebSocket client, version 13 of the protocol"
-    endWith(socket as Socket, new Problem(400, "invalid_request", message, advice), ["Sec-WebSocket-Version: 13"])
+    const advice = `connect with a WebSocket client, version ${webSocketVersion} of the protocol`
+    const problem = new Problem(400, "invalid_request", message, advice)
+    endWith(socket as Socket, problem, [`Sec-WebSocket-Version: ${webSocketVersion}`])
   })
 }
 

@@ -86,20 +86,24 @@ export const consolePage = (app: FastifyInstance): void => {
   const files = consoleFiles()
   const policy = policyOf(files.get("/")!.body.toString("utf8"))
   for (const [url, { body, etag, gzip, type }] of files)
-    app.get(url, { schema: { hide: true }, config: { scope: "open" }, helmet: false }, async (request, reply) => {
-      reply.headers({
-        etag,
-        "cache-control": "no-cache",
-        "content-security-policy": policy,
-        "cross-origin-opener-policy": "same-origin",
-        vary: "accept-encoding",
-        "cross-origin-resource-policy": "same-origin",
-        "referrer-policy": "no-referrer",
-        "x-content-type-options": "nosniff"
-      })
-      if (request.headers["if-none-match"] === etag) return reply.code(304).send()
-      reply.type(type)
-      if (!/\bgzip\b/.test(request.headers["accept-encoding"] ?? "")) return reply.send(body)
-      return reply.header("content-encoding", "gzip").send(gzip)
-    })
+    app.get(
+      url,
+      { schema: { hide: true }, config: { scope: "open", parameters: "any" }, helmet: false },
+      async (request, reply) => {
+        reply.headers({
+          etag,
+          "cache-control": "no-cache",
+          "content-security-policy": policy,
+          "cross-origin-opener-policy": "same-origin",
+          vary: "accept-encoding",
+          "cross-origin-resource-policy": "same-origin",
+          "referrer-policy": "no-referrer",
+          "x-content-type-options": "nosniff"
+        })
+        if (request.headers["if-none-match"] === etag) return reply.code(304).send()
+        reply.type(type)
+        if (!/\bgzip\b/.test(request.headers["accept-encoding"] ?? "")) return reply.send(body)
+        return reply.header("content-encoding", "gzip").send(gzip)
+      }
+    )
 }

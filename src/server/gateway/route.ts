@@ -1,12 +1,14 @@
 // The route of the gateway, `POST /v1/events`: reads the HTTP request, calls `ingest`, and writes the response.
 import type { Readable } from "node:stream"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
+import { namedTenant, tenantProblem } from "../access/access.ts"
+import type { Principal } from "../access/principal.ts"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { ingest, type IngestParts, type Post } from "./ingest.ts"
 import { commandAdvice } from "./validate.ts"
 import { postSchema } from "../http/openapi.ts"
-import { mediaTypeOf, single } from "../http/parameters.ts"
+import { mediaTypeOf, single, tenantHeader } from "../http/parameters.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { pressureProblem } from "../http/pressure.ts"
 import { Problem } from "../http/problem.ts"
@@ -37,11 +39,15 @@ const formOf = (request: FastifyRequest): Post["form"] => {
 }
 
 /** The topic that a request names, if it names one. Throws a `Problem`: 404 if it does not exist, 403 if projections or commands write it. */
-const namedTopic = (catalog: Catalog, name: string | undefined): CatalogTopic | undefined => {
+const namedTopic = (
+  catalog: Catalog,
+  name: string | undefined,
+  { tenant }: Pick<Principal, "tenant">
+): CatalogTopic | undefined => {
   if (name === undefined) return undefined
   const entry = catalog.topics.get(name)
   const writable = [...catalog.topics.values()]
-    .filter(({ writtenBy }) => writtenBy.length === 0)
+    .filter(({ topic, writtenBy }) => writtenBy.length === 0 && (tenant === undefined || topic.compacted !== true))
     .map(({ topic }) => topic.name)
   if (entry === undefined) {
     throw new Problem(
@@ -99,6 +105,19 @@ const logStalled = (ms: number): Problem =>
     try: "send the request again after Retry-After seconds"
   })
 
+/** The problem of a request that names a tenant in the header of commands, which events do not get; undefined if it is that of the credential. */
+const tenantHeaderProblem = (request: FastifyRequest): Problem | undefined => {
+  const named = namedTenant(request)
+  if (named === undefined) return undefined
+  if (request.principal.tenant !== undefined) return tenantProblem(request.principal, named)
+  return new Problem(
+    400,
+    "invalid_parameter",
+    `the header ${tenantHeader} is for commands, and events do not get their tenant from it`,
+    "leave it out, and send the tenant in the field of each event that its topic declares as tenant"
+  )
+}
+
 /** The longest token that is in a header, too. */
 const mostTokenHeader = 2_048
 
@@ -115,6 +134,8 @@ export const gateway = (
     return textOf(payload, request.headers, request.share, limits, isLines)
   })
   const onRequest = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
+    const problem = tenantHeaderProblem(request)
+    if (problem !== undefined) return done(problem)
     const { stalledMs } = parts.appender
     if (stalledMs !== undefined) return done(logStalled(stalledMs))
     // also if the client disconnects before its body is complete
@@ -136,7 +157,7 @@ export const gateway = (
         traceId: trace.traceId,
         minimal,
         request: {
-          entry: namedTopic(catalog, single(query["topic"], "topic")),
+          entry: namedTopic(catalog, single(query["topic"], "topic"), request.principal),
           version: versionOf(single(request.headers["schema-version"], "schema-version")),
           traceparent: trace.traceparent,
           tenant: request.principal.tenant,

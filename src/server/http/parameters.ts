@@ -1,10 +1,19 @@
 // Reads what all routes read alike of a request: query parameters, headers that occur once, and the media type of a body. Pure.
+import { isUtf8 } from "node:buffer"
 import { Problem } from "./problem.ts"
 
 /** The value of a parameter or a header. Throws a `Problem` 400 if it occurs more than once. */
 export const single = (value: unknown, name: string): string | undefined => {
   if (value === undefined || typeof value === "string") return value
   throw new Problem(400, "invalid_parameter", `the parameter ${name} occurs more than once`, `use ${name} once`)
+}
+
+/** The header that names the tenant of a command. */
+export const tenantHeader = "millrace-tenant"
+/** The text of a header. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
+export const headerText = (header: string): string => {
+  const bytes = Buffer.from(header, "latin1")
+  return isUtf8(bytes) ? bytes.toString() : header
 }
 
 /** Limits of a whole number, and its value if the parameter is missing. */

@@ -80,6 +80,7 @@ export type ProblemCode =
   | "wrong_tenant"
   | "access_unavailable"
   | "not_found"
+  | "method_not_allowed"
   | "internal_error"
   | "unknown_view"
   | "view_not_ready"

@@ -10,6 +10,7 @@ import { deadLetterDecisions } from "./dead-letter-decisions.ts"
 import { type Filters, filterNames, filterProperties, leftOut, requestOf } from "./dead-letter-filters.ts"
 import { addRoute, answerOf, commandText, namesOf, type OperationParts, parametersOf } from "./parts.ts"
 import { anyObject, described, flag, integer, list, nullable, object, oneOf, text, time } from "../http/json-schema.ts"
+import { unanswered } from "./problems.ts"
 import { command, responses } from "./schemas.ts"
 
 const path = "/v1/operations/dead-letters"
@@ -110,7 +111,10 @@ const errorsRoute = (app: FastifyInstance, parts: OperationParts, context: DeadL
                 waits: described(flag, "whether they wait behind others of their key; retry those")
               })
             ),
-            partial: described(flag, "whether there are more than were counted"),
+            partial: described(
+              flag,
+              "whether a kind has more than 200 groups, or 200,000 keys, so that counts are too low"
+            ),
             left_out: leftOut
           })
         },
@@ -197,7 +201,6 @@ const oneRoute = (app: FastifyInstance, _: OperationParts, context: DeadLetters.
       response: responses({ 200: object({ command, dead_letter: deadLetter }) }, 404, 409, 422, 503)
     },
     async (request) => {
-      parametersOf(request, [])
       const { id } = request.params as { readonly id: string }
       const asked = { ids: [id], statuses: DeadLetters.deadLetterStatuses, limit: 1 }
       const { deadLetters, leftOut } = await answerOf(
@@ -206,8 +209,7 @@ const oneRoute = (app: FastifyInstance, _: OperationParts, context: DeadLetters.
       const [found] = deadLetters
       if (found !== undefined) return { command: commandText(["dlq", "show", id]), dead_letter: found.details }
       const [away] = leftOut
-      if (away !== undefined)
-        throw new Problem(503, "database_unavailable", away.reason, "send the request again when it answers")
+      if (away !== undefined) throw unanswered(away.reason)
       throw new Problem(
         404,
         "unknown_name",

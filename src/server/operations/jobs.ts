@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import { Problem } from "../http/problem.ts"
+import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { operationProblem } from "./problems.ts"
 import { counted } from "../../text/counted.ts"
 
@@ -92,7 +92,8 @@ export class Jobs {
         429,
         "overloaded",
         `${counted(running.length, "job")} run${running.length === 1 ? "s" : ""} in this process, which is the most`,
-        "wait until one has ended: GET /v1/operations/jobs"
+        "wait until one has ended: GET /v1/operations/jobs",
+        retryAfterSeconds
       )
     const { run, ...described } = job
     const own: Job = {
@@ -130,7 +131,13 @@ export class Jobs {
     if (Exit.isSuccess(exit)) job.result = exit.value
     else
       job.problem = Cause.hasInterruptsOnly(exit.cause)
-        ? new Problem(503, "shutting_down", "the process ended while the job ran", `go on with it: ${job.command}`)
+        ? new Problem(
+            503,
+            "shutting_down",
+            "the process ended while the job ran",
+            `go on with it: ${job.command}`,
+            retryAfterSeconds
+          )
         : operationProblem(Cause.squash(exit.cause))
     const ended = [...this.#jobs.values()].filter(({ endedAt }) => endedAt !== undefined)
     for (const { id } of ended.slice(0, -most.ended)) this.#jobs.delete(id)

@@ -18,7 +18,7 @@ import { readJsonBodies } from "../http/json-body.ts"
 import { fault, faultProblem, Problem } from "../http/problem.ts"
 import { schemaFault } from "../http/schema-fault.ts"
 import type { Jobs } from "./jobs.ts"
-import { operationProblem } from "./problems.ts"
+import { operationProblem, unanswered } from "./problems.ts"
 
 /** What the routes of operations need. */
 export interface OperationParts {
@@ -51,28 +51,15 @@ export const answerOf = async <A, E>(effect: Effect.Effect<A, E>): Promise<A> =>
   const exit = await Effect.runPromiseExit(Effect.timeoutOption(effect, answerMs))
   if (Exit.isFailure(exit)) throw operationProblem(Cause.squash(exit.cause))
   if (Option.isSome(exit.value)) return exit.value.value
-  throw new Problem(
-    503,
-    "database_unavailable",
-    `there was no answer within ${answerMs / 1000} s`,
-    "send the request again when the database answers"
-  )
+  throw unanswered(`there was no answer within ${answerMs / 1000} s`)
 }
 
-/** Which parameters a request has. Throws a `Problem` 400 for one that the route does not know: an ignored `dryRun` would be dangerous. */
+/** The parameters that a request has: the schema of the route refuses others, as an ignored `dryRun` would be dangerous. Throws a `Problem` 400 for NUL. */
 export const parametersOf = <Name extends string>(
   request: FastifyRequest,
   known: ReadonlyArray<Name>
 ): Readonly<Partial<Record<Name, string>>> => {
   const query = request.query as Readonly<Record<string, unknown>>
-  const unknown = Object.keys(query).find((name) => name !== "access_token" && !known.some((one) => one === name))
-  if (unknown !== undefined)
-    throw new Problem(
-      400,
-      "invalid_parameter",
-      `this route has no parameter ${JSON.stringify(unknown)}`,
-      known.length === 0 ? "leave it out" : `use ${known.join(", ")}`
-    )
   const given = known.flatMap((name) => {
     const value = single(query[name], name)
     if (value?.includes("\0") === true)

@@ -38,6 +38,10 @@ const refusals = [
 /** PostgreSQL's codes for a table or a schema that does not exist, as that of a build that another request has cancelled or retired. */
 const goneRelations: ReadonlySet<unknown> = new Set(["42P01", "3F000"])
 
+/** The problem of an operation for which the database or a broker has not answered. The request may be sent again after Retry-After seconds. */
+export const unanswered = (message: string, advice = "send the request again after Retry-After seconds"): Problem =>
+  new Problem(503, "database_unavailable", message, advice, retryAfterSeconds)
+
 /** The problem of an operation that failed with an error. */
 export const operationProblem = (error: unknown): Problem => {
   if (error instanceof Problem) return error
@@ -73,13 +77,6 @@ export const operationProblem = (error: unknown): Problem => {
       `a build that this is about was deleted meanwhile: ${message}`,
       "look at /v1/operations/projections, and send the request again"
     )
-  if (error instanceof Error && mayPass(error))
-    return new Problem(
-      503,
-      "database_unavailable",
-      message,
-      advice ?? "send the request again after Retry-After seconds",
-      retryAfterSeconds
-    )
+  if (error instanceof Error && mayPass(error)) return unanswered(message, advice)
   return new Problem(500, "operation_failed", message, advice ?? "see the log of the server")
 }

@@ -41,8 +41,7 @@ const listRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "The projections with their builds, and how far each is",
       response: responses({ 200: object({ projections: list(projection) }) }, 503)
     },
-    async (request) => {
-      parametersOf(request, [])
+    async () => {
       return { projections: await listed(parts) }
     }
   )
@@ -55,7 +54,6 @@ const oneRoute = (app: FastifyInstance, parts: OperationParts): void => {
     `${path}/:name`,
     { summary: "One projection with its builds", response: responses({ 200: projection }, 404, 503) },
     async (request) => {
-      parametersOf(request, [])
       await known(parts, nameOf(request))
       const [found] = await listed(parts, nameOf(request))
       return found ?? { name: nameOf(request), live: null, job: jobs.runningFor(nameOf(request)), builds: [] }
@@ -72,7 +70,6 @@ const diffRoute = (app: FastifyInstance, parts: OperationParts): void => {
     jobSchema("Compare a build with the live one, row by row", ["diff"], DiffBody, difference, false),
     async (request, reply) => {
       const name = nameOf(request)
-      parametersOf(request, [])
       const { exact = false, samples = 5, timeoutMs: given, with: build } = bodyOf(request, DiffBody, limits)
       const timeoutMs = await answerOf(timeoutOf(given, times.diff))
       await answerOf(exclude(samples < 0 || samples > 100, true, `samples is ${samples}; it must be from 0 to 100`))

@@ -148,7 +148,6 @@ const pauseRoute = (app: FastifyInstance, parts: OperationParts): void => {
     rebuildSchema("Pause a rebuild, in all processes", Until),
     async (request) => {
       const name = nameOf(request)
-      parametersOf(request, [])
       const { until } = bodyOf(request, Until, limits)
       await known(parts, name)
       const build = await answerOf(pauseRebuild(system.database.sql, name, momentOf(until, "until")))
@@ -170,7 +169,6 @@ const resumeRoute = (app: FastifyInstance, parts: OperationParts): void => {
     rebuildSchema("Let a paused rebuild go on in the processes that run it", Resume),
     async (request) => {
       const name = nameOf(request)
-      parametersOf(request, [])
       const body = bodyOf(request, Resume, limits)
       await known(parts, name)
       const build = await answerOf(
@@ -190,7 +188,6 @@ const cancelRoute = (app: FastifyInstance, parts: OperationParts): void => {
     rebuildSchema("Give a rebuild up and delete its build; build is null if there is none", Until),
     async (request) => {
       const name = nameOf(request)
-      parametersOf(request, [])
       const { until } = bodyOf(request, Until, limits)
       await known(parts, name)
       const build = (await answerOf(cancelRebuild(system.database.sql, name, momentOf(until, "until")))) ?? null

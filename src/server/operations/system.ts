@@ -7,17 +7,9 @@ import { explainedRow, explainTableRow } from "../../system/explain-table.ts"
 import { explanationJson, jsonText } from "../../system/explanation-json.ts"
 import { readTopicStates } from "../../system/topic-states.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
-import { Problem, retryAfterSeconds } from "../http/problem.ts"
-import {
-  addRoute,
-  answerOf,
-  bodyOf,
-  commandText,
-  jsonType,
-  momentOf,
-  type OperationParts,
-  parametersOf
-} from "./parts.ts"
+import { Problem } from "../http/problem.ts"
+import { addRoute, answerOf, bodyOf, commandText, jsonType, momentOf, type OperationParts } from "./parts.ts"
+import { unanswered } from "./problems.ts"
 import * as Schemas from "./schemas.ts"
 import { described, flag, integer, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
 import { anyJob, command, jobOf, responses } from "./schemas.ts"
@@ -43,13 +35,7 @@ const partition = object(
 const statusOf = async ({ status }: OperationParts): Promise<Status> => {
   const found = await Effect.runPromise(status)
   if ("projections" in found) return found as unknown as Status
-  throw new Problem(
-    503,
-    "database_unavailable",
-    String(found["reason"] ?? found["error"] ?? "the status cannot be read"),
-    "send the request again after Retry-After seconds",
-    retryAfterSeconds
-  )
+  throw unanswered(String(found["reason"] ?? found["error"] ?? "the status cannot be read"))
 }
 
 const statusRoute = (app: FastifyInstance, parts: OperationParts): void => {
@@ -62,8 +48,7 @@ const statusRoute = (app: FastifyInstance, parts: OperationParts): void => {
         "The status of the system with reasons, as millrace status --json prints it; 200 also if it is unhealthy",
       response: responses({ 200: Schemas.status }, 503)
     },
-    async (request) => {
-      parametersOf(request, [])
+    async () => {
       return statusOf(parts)
     }
   )
@@ -77,8 +62,7 @@ const processesRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "The processes that run, and those that died and are missed",
       response: responses({ 200: Schemas.processes }, 503)
     },
-    async (request) => {
-      parametersOf(request, [])
+    async () => {
       return { processes: (await statusOf(parts)).processes }
     }
   )
@@ -115,8 +99,7 @@ const topicsRoute = (app: FastifyInstance, parts: OperationParts): void => {
         503
       )
     },
-    async (request) => {
-      parametersOf(request, [])
+    async () => {
       const topics = await answerOf(readTopicStates(system))
       return {
         command: commandText(["topics", "check"]),
@@ -174,8 +157,7 @@ const consumersRoute = (app: FastifyInstance, parts: OperationParts): void => {
         503
       )
     },
-    async (request) => {
-      parametersOf(request, [])
+    async () => {
       const { projections, relays, subscriptions } = await statusOf(parts)
       const groups = Map.groupBy(projections, ({ name, version }) => `${name}/${version}`)
       return {
@@ -210,7 +192,6 @@ const jobsRoute = (app: FastifyInstance, parts: OperationParts): void => {
       response: responses({ 200: object({ jobs: list(anyJob) }) })
     },
     async (request, reply) => {
-      parametersOf(request, [])
       return reply.type(jsonType).send(jobs.list())
     }
   )
@@ -226,7 +207,6 @@ const jobRoute = (app: FastifyInstance, parts: OperationParts): void => {
       response: responses({ 200: anyJob }, 404)
     },
     async (request, reply) => {
-      parametersOf(request, [])
       return reply.type(jsonType).send(jobs.find((request.params as { readonly id: string }).id).json)
     }
   )
@@ -256,7 +236,6 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
       )
     },
     async (request, reply) => {
-      parametersOf(request, [])
       const body = bodyOf(request, Explain, limits)
       const { key, limit = most.events, table } = body
       if (limit < 1 || limit > most.mostEvents)

@@ -5,6 +5,7 @@ import type { Projection } from "../../model/projection.ts"
 import { tenantColumn } from "../../model/read-model.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
+import type { Principal } from "../access/principal.ts"
 import { Problem } from "../http/problem.ts"
 
 /** A column, as the database has it. */
@@ -68,18 +69,6 @@ export const declaredViews = ({ projections, views }: Application.Any): Readonly
   return new Map([...found].toSorted(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-/** The view with a name. Throws a `Problem` 404 if the application declares none. */
-export const knownView = (views: ReadonlyMap<string, DeclaredView>, name: string): DeclaredView => {
-  const found = views.get(name)
-  if (found !== undefined) return found
-  throw new Problem(
-    404,
-    "unknown_view",
-    `the application has no table, window or view ${shown(name)}`,
-    adviceFor(name, [...views.keys()]) ?? "declare one with ReadModel.table"
-  )
-}
-
 /** The tenant's column of a view; undefined if it has none that is a text. */
 export const tenantOf = ({ tenant }: DeclaredView, columns: ReadonlyArray<ViewColumn>): string | undefined =>
   columns.find(({ name, type }) => name === tenant && type === "text")?.name
@@ -95,3 +84,22 @@ export const assertByTenant = (view: DeclaredView, columns: ReadonlyArray<ViewCo
     "use a credential without a tenant, or give the table or the key of the window a text column tenant (or name one by the option tenant)"
   )
 }
+
+/** The names of views that a principal may read: of one of a tenant, those whose rows say which tenant they belong to. */
+export const readableNames = (
+  views: ReadonlyMap<string, DeclaredView>,
+  { tenant }: Pick<Principal, "tenant">,
+  columns: ReadonlyMap<string, ReadonlyArray<ViewColumn>>
+): ReadonlyArray<string> =>
+  [...views.values()]
+    .filter((view) => tenant === undefined || tenantOf(view, columns.get(view.name) ?? []) !== undefined)
+    .map(({ name }) => name)
+
+/** The problem of a request for a view that the application does not declare. `readable`: the names of views that its principal may read. */
+export const unknownView = (name: string, readable: ReadonlyArray<string>): Problem =>
+  new Problem(
+    404,
+    "unknown_view",
+    `the application has no table, window or view ${shown(name)}`,
+    adviceFor(name, readable) ?? "see the views in /v1/views"
+  )

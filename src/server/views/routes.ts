@@ -6,7 +6,7 @@ import type { Principal } from "../access/principal.ts"
 import type { Limits } from "../http/limits.ts"
 import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
-import { assertByTenant, type DeclaredView, knownView, tenantOf, type ViewColumn } from "./catalog.ts"
+import { assertByTenant, type DeclaredView, readableNames, tenantOf, unknownView, type ViewColumn } from "./catalog.ts"
 import { cursorText, pageQueryOf, type PageQuery } from "./page-query.ts"
 import { pageStatement, type TenantOfRows } from "./page-sql.ts"
 import { type PageRow, sqlErrorOf, type ViewReader } from "./reader.ts"
@@ -73,6 +73,29 @@ export const rememberedColumns = ({ reader, views }: Pick<ViewParts, "reader" | 
   }
 }
 
+/** What `rememberedColumns` returns. */
+export type ColumnsOfAll = ReturnType<typeof rememberedColumns>
+/** The names of views that a principal may read. Of one of a tenant none while the database does not answer. */
+export const readableBy = async (
+  views: ViewParts["views"],
+  principal: Pick<Principal, "tenant">,
+  columnsOfAll: ColumnsOfAll
+): Promise<ReadonlyArray<string>> => {
+  if (principal.tenant === undefined) return [...views.keys()]
+  return readableNames(views, principal, await columnsOfAll(false).catch(() => new Map<string, never>()))
+}
+/** The view with a name. Rejects with a `Problem` 404 if the application declares none. */
+export const knownView = async (
+  views: ViewParts["views"],
+  name: string,
+  principal: Pick<Principal, "tenant">,
+  columnsOfAll: ColumnsOfAll
+): Promise<DeclaredView> => {
+  const found = views.get(name)
+  if (found !== undefined) return found
+  throw unknownView(name, await readableBy(views, principal, columnsOfAll))
+}
+
 /** The page's end as a cursor; undefined if it is the last page. */
 const nextOf = (view: DeclaredView, query: PageQuery, page: ReadonlyArray<PageRow>): string => {
   const last = page.at(-1)!.cursor
@@ -129,9 +152,9 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
     const columns = await columnsOfAll(false).catch((error: unknown) => {
       throw problemOf(error, limits)
     })
-    const found = [...declared.values()]
-      .map((view) => described(view, columns.get(view.name) ?? []))
-      .filter(({ tenant }) => request.principal.tenant === undefined || tenant !== null)
+    const found = readableNames(declared, request.principal, columns).map((name) =>
+      described(declared.get(name)!, columns.get(name) ?? [])
+    )
     return answer(request, reply, JSON.stringify({ views: found }))
   })
 
@@ -146,33 +169,38 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
     return `{"view":${JSON.stringify(view.name)},"rows":[${shown.map(({ row }) => row).join(",")}],"next":${next}}`
   }
 
-  app.get("/v1/views/:name", { schema: { hide: true }, config: reading }, async (request, reply) => {
-    const view = knownView(declared, (request.params as { readonly name: string }).name)
-    if (running >= limits.waitingViews)
-      throw new Problem(
-        429,
-        "overloaded",
-        `${running} requests read views, which is the limit of this server`,
-        "send the request again after Retry-After seconds",
-        retryAfterSeconds
-      )
-    running++
-    try {
-      const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
-      if (token !== undefined)
-        await waitFor(reader, token, dependenciesOf(application, view), {
-          waitMs: limits.waitMs,
-          isGone: () => request.raw.destroyed
+  app.get(
+    "/v1/views/:name",
+    { schema: { hide: true }, config: { ...reading, parameters: "own" } },
+    async (request, reply) => {
+      const { name } = request.params as { readonly name: string }
+      const view = await knownView(declared, name, request.principal, columnsOfAll)
+      if (running >= limits.waitingViews)
+        throw new Problem(
+          429,
+          "overloaded",
+          `${running} requests read views, which is the limit of this server`,
+          "send the request again after Retry-After seconds",
+          retryAfterSeconds
+        )
+      running++
+      try {
+        const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
+        if (token !== undefined)
+          await waitFor(reader, token, dependenciesOf(application, view), {
+            waitMs: limits.waitMs,
+            isGone: () => request.raw.destroyed
+          })
+        const body = await page(request, view, false).catch((error: unknown) => {
+          if (hasChanged(error)) return page(request, view, true)
+          throw error
         })
-      const body = await page(request, view, false).catch((error: unknown) => {
-        if (hasChanged(error)) return page(request, view, true)
-        throw error
-      })
-      return answer(request, reply, body)
-    } catch (error) {
-      throw problemOf(error, limits)
-    } finally {
-      running--
+        return answer(request, reply, body)
+      } catch (error) {
+        throw problemOf(error, limits)
+      } finally {
+        running--
+      }
     }
-  })
+  )
 }

@@ -96,12 +96,45 @@ const failureOf = (kind: DeadLetterKind, cause: Error): DeadLettersFailed | NotM
   return new DeadLettersFailed(advice === undefined ? shared : { ...shared, try: advice })
 }
 
+/**
+ * Calls `use` with the source of each kind of a selection, and the ids of that kind. If several kinds are selected, one whose system does not answer is
+ * left out: returns those.
+ */
+export const eachKind = Effect.fnUntraced(function* (
+  context: DeadLettersContext,
+  { ids, isAskedFor, kinds: selected }: DeadLetterSelection,
+  use: (
+    kind: DeadLetterKind,
+    source: DeadLetterSource,
+    ids: ReadonlyArray<string> | undefined
+  ) => Effect.Effect<void, Error, Scope.Scope>
+): Effect.fn.Return<ReadonlyArray<LeftOutKind>, DeadLettersFailed | NotMigrated, Scope.Scope> {
+  const leftOut: Array<LeftOutKind> = []
+  for (const kind of selected) {
+    const { idPattern, open } = kinds[kind]
+    const read = Effect.gen(function* () {
+      const source = yield* open(context, isAskedFor)
+      if (source === undefined) return
+      yield* use(
+        kind,
+        source,
+        ids?.filter((id) => idPattern.test(id))
+      )
+    }).pipe(Effect.mapError((error) => failureOf(kind, error)))
+    const isAway = (error: DeadLettersFailed | NotMigrated) => error._tag === "DeadLettersFailed" && error.retryable
+    const leaveOut = ({ message }: { readonly message: string }) =>
+      Effect.sync(() => void leftOut.push({ kind, reason: message }))
+    yield* selected.length === 1 ? read : Effect.catchIf(read, isAway, leaveOut)
+  }
+  return leftOut
+})
+
 interface SelectedOfKind {
   readonly kind: DeadLetterKind
   readonly source: DeadLetterSource
   readonly deadLetters: ReadonlyArray<ListedDeadLetter>
 }
-/** Dead letters of each kind of a selection. If several kinds are selected, one whose system does not answer is left out. */
+/** Dead letters of each kind of a selection. */
 const select = Effect.fnUntraced(function* (
   context: DeadLettersContext,
   selection: DeadLetterSelection,
@@ -115,27 +148,20 @@ const select = Effect.fnUntraced(function* (
   DeadLettersFailed | NotMigrated,
   Scope.Scope
 > {
-  const { filter, isAskedFor } = selection
+  const { filter } = selection
   const selected: Array<SelectedOfKind> = []
-  const leftOut: Array<LeftOutKind> = []
   let beyondLimit = 0
-  for (const kind of selection.kinds) {
-    const { idPattern, open } = kinds[kind]
-    const ids = selection.ids?.filter((id) => idPattern.test(id))
-    const read = Effect.gen(function* () {
-      const source = yield* open(context, isAskedFor)
-      if (source === undefined) return
+  const leftOut = yield* eachKind(
+    context,
+    selection,
+    Effect.fnUntraced(function* (kind, source, ids) {
       const deadLetters = yield* source.list(ids, filter, purpose)
       // in place of many events of a projection that wait behind others of their key, one is listed
       if (purpose !== "show" && (kind === "projection" || deadLetters.length >= filter.limit))
         beyondLimit += Math.max(0, (yield* source.count(ids, filter, purpose)) - filter.limit)
       selected.push({ kind, source, deadLetters })
-    }).pipe(Effect.mapError((error) => failureOf(kind, error)))
-    const isAway = (error: DeadLettersFailed | NotMigrated) => error._tag === "DeadLettersFailed" && error.retryable
-    const leaveOut = ({ message }: { readonly message: string }) =>
-      Effect.sync(() => void leftOut.push({ kind, reason: message }))
-    yield* selection.kinds.length === 1 ? read : Effect.catchIf(read, isAway, leaveOut)
-  }
+    })
+  )
   return { selected, leftOut, beyondLimit }
 })
 

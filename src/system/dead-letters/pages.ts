@@ -1,8 +1,7 @@
 // Dead letters for a screen: grouped by their error, and listed page by page.
 import * as Effect from "effect/Effect"
-import { query, type SqlError } from "../../postgres/client/client.ts"
-import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import {
+  eachKind,
   list,
   type DeadLetterList,
   type DeadLettersFailed,
@@ -10,9 +9,8 @@ import {
   type NotMigrated
 } from "./dead-letters.ts"
 import { type DeadLetterKind, kindNames } from "./kinds.ts"
-import { buildText } from "./projections.ts"
 import type { DeadLetterSelection } from "./selection.ts"
-import type { DeadLettersContext, ListedDeadLetter } from "./source.ts"
+import type { DeadLetterGroup, DeadLettersContext, ListedDeadLetter } from "./source.ts"
 
 /** Where a page ends: the next one begins after it. */
 export interface PageEnd {
@@ -73,90 +71,39 @@ export const page = Effect.fnUntraced(function* (
   }
 })
 
-/** Dead letters that failed in one place with errors of one name. Times are epoch milliseconds. */
-export interface DeadLetterGroup {
+/** A group of dead letters of a kind. */
+export interface DeadLetterGroupOfKind extends DeadLetterGroup {
   readonly kind: DeadLetterKind
-  /** What could not process them: a projection, a subscription, a relay or a bridge's rule. */
-  readonly failedIn: string
-  /** The projection; undefined for other kinds. */
-  readonly projection: string | undefined
-  readonly error: string
-  readonly count: number
-  readonly keys: number
-  readonly firstFailedAt: number
-  readonly lastFailedAt: number
-  /** The newest of them. */
-  readonly sample: { readonly id: number | string; readonly message: string }
-  /** How many others wait behind them because they have the same key. */
-  readonly waiting: number
-  /** Whether they wait behind others of their key, and have no error of their own. */
-  readonly waits: boolean
 }
 /** The groups of a selection. */
 export interface DeadLetterGroups {
   /** Root causes first, those with the most dead letters first. */
-  readonly groups: ReadonlyArray<DeadLetterGroup>
-  /** Whether a kind without a table in the database has more than were looked at, so that its counts are too low. */
+  readonly groups: ReadonlyArray<DeadLetterGroupOfKind>
+  /** Whether a kind has more groups or keys than are counted. */
   readonly isPartial: boolean
   readonly leftOut: ReadonlyArray<LeftOutKind>
 }
-/** How many dead letters of kinds other than projections are looked at, and how many groups of projections there are at most. */
-const most = { read: 1_000, groups: 200 }
 
-const groupsOfOthers = (deadLetters: ReadonlyArray<ListedDeadLetter>): ReadonlyArray<DeadLetterGroup> => {
-  const groups = Map.groupBy(deadLetters, ({ details, failedIn }) =>
-    JSON.stringify([details["kind"], failedIn, details["error"]])
-  )
-  return [...groups.values()].map((some): DeadLetterGroup => {
-    const [newest] = some as [ListedDeadLetter]
-    const times = some.map(({ failedAt }) => failedAt)
-    return {
-      kind: newest.details["kind"] as DeadLetterKind,
-      failedIn: newest.failedIn,
-      projection: undefined,
-      error: String(newest.details["error"]),
-      count: some.length,
-      keys: new Set(some.map(({ key }) => key)).size,
-      firstFailedAt: Math.min(...times),
-      lastFailedAt: Math.max(...times),
-      sample: { id: newest.id, message: String(newest.details["message"]) },
-      waiting: 0,
-      waits: false
-    }
-  })
-}
-
-/** Groups the dead letters of a selection by what could not process them and their error. */
-export const groups = Effect.fnUntraced(function* (
+/** Groups all dead letters of a selection by what could not process them and their error, whatever the selection's limit. */
+export const groups = (
   context: DeadLettersContext,
   selection: DeadLetterSelection
-): Effect.fn.Return<DeadLetterGroups, DeadLettersFailed | NotMigrated | SqlError> {
-  const others = selection.kinds.filter((kind) => kind !== "projection")
-  const filter = { ...selection.filter, limit: most.read }
-  const listed = others.length === 0 ? undefined : yield* list(context, { ...selection, kinds: others, filter })
-  const ids = selection.ids?.filter((id) => /^\d+$/.test(id)).map(Number)
-  const ofProjections = selection.kinds.includes("projection")
-    ? yield* query("group dead letters", () =>
-        StoredDeadLetters.groups(context.sql, { ...selection.filter, ids, limit: most.groups })
+): Effect.Effect<DeadLetterGroups, DeadLettersFailed | NotMigrated> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const all: Array<DeadLetterGroupOfKind> = []
+      let isPartial = false
+      const leftOut = yield* eachKind(context, selection, (kind, source, ids) =>
+        Effect.map(source.groups(ids, selection.filter), (found) => {
+          for (const group of found.groups) all.push({ ...group, kind })
+          isPartial ||= found.isPartial
+        })
       )
-    : []
-  const found = ofProjections.map((group): DeadLetterGroup => ({
-    kind: "projection",
-    failedIn: buildText(group),
-    projection: group.projection,
-    error: group.error,
-    count: group.count,
-    keys: group.keys,
-    firstFailedAt: group.first_failed_at,
-    lastFailedAt: group.last_failed_at,
-    sample: { id: group.sample, message: group.message },
-    waiting: group.waiting,
-    waits: group.error === "EarlierParked"
-  }))
-  const all = [...found, ...groupsOfOthers(listed?.deadLetters ?? [])]
-  return {
-    groups: all.toSorted((a, b) => Number(a.waits) - Number(b.waits) || b.count + b.waiting - a.count - a.waiting),
-    isPartial: (listed?.hasMore ?? false) || ofProjections.length === most.groups,
-    leftOut: listed?.leftOut ?? []
-  }
-})
+      const size = ({ count, waiting }: DeadLetterGroup) => count + waiting
+      return {
+        groups: all.toSorted((a, b) => Number(a.waits) - Number(b.waits) || size(b) - size(a)),
+        isPartial,
+        leftOut
+      }
+    })
+  )

@@ -8,6 +8,7 @@ import { appendDecisions } from "../../postgres/events/decisions.ts"
 import { bytesOf } from "../../text/utf8.ts"
 import { readIdentity } from "../../postgres/store/identity.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
+import { mostGroups } from "./groups.ts"
 import {
   type DeadLetterFilter,
   type DeadLettersContext,
@@ -196,6 +197,23 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
       query("count dead letters", () =>
         StoredDeadLetters.count(sql, filterOf(ids, filter, purpose), purpose === "retry")
       ),
+    groups: Effect.fnUntraced(function* (ids, filter) {
+      const asked = { ...filterOf(ids, filter, "show"), limit: mostGroups }
+      const found = yield* query("group dead letters", () => StoredDeadLetters.groups(sql, asked))
+      const groups = found.map((group) => ({
+        failedIn: buildText(group),
+        projection: group.projection,
+        error: group.error,
+        count: group.count,
+        keys: group.keys,
+        firstFailedAt: group.first_failed_at,
+        lastFailedAt: group.last_failed_at,
+        sample: { id: group.sample, message: group.message },
+        waiting: group.waiting,
+        waits: group.error === "EarlierParked"
+      }))
+      return { groups, isPartial: groups.length === mostGroups }
+    }),
     retry: Effect.fnUntraced(function* (deadLetters, by) {
       if (deadLetters.length === 0) return { retried: 0, refused: [] }
       const some = deadLetters.map(({ id }) => known.get(Number(id))!)

@@ -5,6 +5,7 @@ import { type DeadLetterSender, resend } from "../../dead-letter/resend.ts"
 import { traceIdOf } from "../../log/envelope.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
+import { mostGroups } from "./groups.ts"
 import { type DeadLetterSource, discardEach, iso, type ListedDeadLetter, retryEach } from "./source.ts"
 
 const idPrefix = "relay:"
@@ -55,6 +56,24 @@ export const relayDeadLetters = (
       const numbers = ids?.map((id) => Number(id.slice(idPrefix.length)))
       return query("count parked messages", () => Decisions.countParked(sql, { ...filter, ids: numbers }))
     },
+    groups: Effect.fnUntraced(function* (ids, { error, ...filter }) {
+      if (error !== undefined && error !== "Refused") return { groups: [], isPartial: false }
+      const asked = { ...filter, ids: ids?.map((id) => Number(id.slice(idPrefix.length))), limit: mostGroups }
+      const found = yield* query("group parked messages", () => Decisions.groupParked(sql, asked))
+      const groups = found.map(({ count, first, keys, last, message, sample, target }) => ({
+        failedIn: `relay to ${target}`,
+        projection: undefined,
+        error: "Refused",
+        count,
+        keys,
+        firstFailedAt: first,
+        lastFailedAt: last,
+        sample: { id: `${idPrefix}${sample}`, message },
+        waiting: 0,
+        waits: false
+      }))
+      return { groups, isPartial: groups.length === mostGroups }
+    }),
     retry: Effect.fnUntraced(function* (deadLetters, by) {
       if (deadLetters.length === 0) return { retried: 0, refused: [] }
       const sender = yield* openSender

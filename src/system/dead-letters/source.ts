@@ -66,6 +66,30 @@ export interface RefusedDeadLetter {
   readonly id: number | string
   readonly reason: string
 }
+/** Dead letters that failed in one place with errors of one name. Times are epoch milliseconds. */
+export interface DeadLetterGroup {
+  /** What could not process them: a projection, a subscription, a relay or a bridge's rule. */
+  readonly failedIn: string
+  /** The projection; undefined for other kinds. */
+  readonly projection: string | undefined
+  readonly error: string
+  readonly count: number
+  readonly keys: number
+  readonly firstFailedAt: number
+  readonly lastFailedAt: number
+  /** The newest of them. */
+  readonly sample: { readonly id: number | string; readonly message: string }
+  /** How many others wait behind them because they have the same key. */
+  readonly waiting: number
+  /** Whether they wait behind others of their key, and have no error of their own. */
+  readonly waits: boolean
+}
+/** The groups of one kind. */
+export interface GroupedDeadLetters {
+  readonly groups: ReadonlyArray<DeadLetterGroup>
+  /** Whether there are more groups or keys than are counted. */
+  readonly isPartial: boolean
+}
 /** The dead letters of one kind. `retry` and `discard` take dead letters that `list` of the same source returned. */
 export interface DeadLetterSource {
   /** `ids` limits the list to these; undefined: no limit by id. */
@@ -80,6 +104,11 @@ export interface DeadLetterSource {
     filter: DeadLetterFilter,
     purpose: ListPurpose
   ) => Effect.Effect<number, Error, Scope.Scope>
+  /** Groups all that match, beyond the filter's limit too. */
+  readonly groups: (
+    ids: ReadonlyArray<string> | undefined,
+    filter: DeadLetterFilter
+  ) => Effect.Effect<GroupedDeadLetters, Error, Scope.Scope>
   /** Sends them again, one after another. `by`: who decided it. */
   readonly retry: (
     deadLetters: ReadonlyArray<ListedDeadLetter>,

@@ -4,6 +4,7 @@ import type * as Scope from "effect/Scope"
 import { type DeadLetterSender, resend } from "../../dead-letter/resend.ts"
 import { query, type Sql } from "../../postgres/client/client.ts"
 import * as Decisions from "../../postgres/store/dead-letter-decisions.ts"
+import { GroupCounter } from "./groups.ts"
 import {
   type DeadLetterFilter,
   type DeadLetterSource,
@@ -46,13 +47,14 @@ const listedOf = <L>(
   return { ...described, id, status, key: topics.keyOf(deadLetter), details }
 }
 
-/** How many dead letters of a topic match, as `list` finds them. */
-const countOf = Effect.fnUntraced(function* <L>(
+/** Calls `take` once for each dead letter of a topic that matches, as `list` finds them. */
+const eachOf = Effect.fnUntraced(function* <L>(
   sql: Sql,
   topics: TopicsOfKind<L>,
   topic: string,
   ids: ReadonlySet<string> | undefined,
-  filter: DeadLetterFilter
+  filter: DeadLetterFilter,
+  take: (listed: ListedDeadLetter) => void
 ) {
   const decisions = yield* query("read decisions", () => Decisions.decisions(sql, topic))
   const decided = new Map(decisions.map((decision) => [decision.origin, decision]))
@@ -62,9 +64,25 @@ const countOf = Effect.fnUntraced(function* <L>(
     const id = `${topic}@${origin}`
     if (seen.has(origin) || (ids !== undefined && !ids.has(id))) return
     const listed = listedOf(topics, id, deadLetter, decided.get(origin))
-    if (ids === undefined ? matches(listed, filter) : filter.statuses.includes(listed.status)) seen.add(origin)
+    if (ids === undefined ? !matches(listed, filter) : !filter.statuses.includes(listed.status)) return
+    seen.add(origin)
+    take(listed)
   })
-  return seen.size
+})
+
+/** The topics that ids name. */
+const topicsOf = (ids: ReadonlyArray<string> | undefined) =>
+  ids && [...new Set(ids.map((id) => id.slice(0, id.lastIndexOf("@"))))]
+/** The same for all topics, or those of the ids. */
+const eachOfAll = Effect.fnUntraced(function* <L>(
+  sql: Sql,
+  topics: TopicsOfKind<L>,
+  ids: ReadonlyArray<string> | undefined,
+  filter: DeadLetterFilter,
+  take: (listed: ListedDeadLetter) => void
+) {
+  const wanted = ids && new Set(ids)
+  for (const topic of topicsOf(ids) ?? (yield* topics.names)) yield* eachOf(sql, topics, topic, wanted, filter, take)
 })
 
 /** The dead letters of topics, which are read from their first message on. Ids are `<topic>@<origin>`. */
@@ -97,20 +115,27 @@ export const topicDeadLetters = <L>(sql: Sql, topics: TopicsOfKind<L>): DeadLett
     })
     return oldestFirst ? found : found.toReversed()
   })
+  const all = (
+    ids: ReadonlyArray<string> | undefined,
+    filter: DeadLetterFilter,
+    take: (listed: ListedDeadLetter) => void
+  ) => eachOfAll(sql, topics, ids, filter, take)
   return {
     count: Effect.fnUntraced(function* (ids, filter) {
-      const named = ids && [...new Set(ids.map((id) => id.slice(0, id.lastIndexOf("@"))))]
-      const wanted = ids && new Set(ids)
       let counted = 0
-      for (const topic of named ?? (yield* topics.names)) counted += yield* countOf(sql, topics, topic, wanted, filter)
+      yield* all(ids, filter, () => counted++)
       return counted
+    }),
+    groups: Effect.fnUntraced(function* (ids, filter) {
+      const counter = new GroupCounter()
+      yield* all(ids, filter, (listed) => counter.add(listed))
+      return counter.result
     }),
     list: Effect.fnUntraced(function* (ids, filter, purpose) {
       const oldestFirst = purpose !== "show"
-      const named = ids && [...new Set(ids.map((id) => id.slice(0, id.lastIndexOf("@"))))]
       const wanted = ids && new Set(ids)
       const found: Array<ListedDeadLetter> = []
-      for (const topic of named ?? (yield* topics.names))
+      for (const topic of topicsOf(ids) ?? (yield* topics.names))
         found.push(...(yield* read(topic, wanted, filter, oldestFirst)))
       return oldestFirst ? found.slice(0, filter.limit) : found
     }),

@@ -155,7 +155,7 @@ describe("posting", () => {
     expect(body).toMatchObject({ topic: "events.raw.v1", partition: 3, start: 0, next: 3 })
     expect(body.records.map(({ position }) => position)).toEqual([1, 2])
     expect(body.records[0]!.value).toMatchObject({ event_id: body.records[0]!.event_id })
-    for (const path of ["/v1/topics/x/records", "/v1/topics/x/stream", "/nothing", "/v1/events"]) {
+    for (const path of ["/v1/topics/x/records", "/v1/topics/x/stream", "/nothing", "/v1/event"]) {
       const { body, status } = await get(server.url + path)
       expect([path, status]).toEqual([path, 404])
       expect(body.error.try.length).toBeGreaterThan(3)

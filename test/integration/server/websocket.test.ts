@@ -255,6 +255,32 @@ describe("clients that do not behave", () => {
     await noneOpen()
   })
 
+  test.each(["8", "7", "13, 8", "x", ""])(
+    "version %j of the protocol gets 426 with the version that is supported, on the same form as all problems",
+    async (version) => {
+      const socket = connect({ port: server.port, host: "127.0.0.1" })
+      onTestFinished(() => void socket.destroy())
+      socket.write(
+        `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+          `${version === "" ? "" : `Sec-WebSocket-Version: ${version}\r\n`}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`
+      )
+      let text = ""
+      socket.on("data", (chunk: Buffer) => (text += chunk.toString()))
+      await new Promise((done) => socket.once("end", done))
+      const [head = "", body = ""] = text.split("\r\n\r\n")
+      expect(head).toMatch(/^HTTP\/1\.1 426 Upgrade Required\r\n/)
+      expect(head.toLowerCase()).toContain("\r\nsec-websocket-version: 13\r\n")
+      expect(head.toLowerCase()).toContain("\r\nupgrade: websocket\r\n")
+      const { error } = JSON.parse(body) as { readonly error: { readonly code: string; readonly message: string } }
+      const sent = version === "" ? "is missing" : `is ${JSON.stringify(version)}`
+      expect(error).toMatchObject({
+        code: "invalid_request",
+        message: `the header Sec-WebSocket-Version ${sent}; only version 13 is supported`
+      })
+      await noneOpen()
+    }
+  )
+
   test("requests that are refused, and resets at any point of the opening, keep no slot", async () => {
     const requests = ["", "?from=earliest", "?from=nowhere", "?value.nothing=1", "?from=2026-01-31"]
     let sent = 0

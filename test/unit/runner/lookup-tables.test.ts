@@ -24,11 +24,15 @@ class Records {
     const envelope = { eventId: none, tenant: none, traceparent: none, schemaVersion: 1, headers: {} }
     records.push({ ...envelope, partition, position, key, value, eventTime: appendedAt, appendedAt })
   }
+  /** The first position that the topic still has. */
+  start = 0
   readonly log = {
     identity: () => Effect.sync(() => this.identity),
     ends: () => Effect.sync(() => this.partitions.map(({ length }) => length)),
     bounds: () =>
-      Effect.sync(() => this.partitions.map(({ length }, partition) => ({ partition, start: 0, end: length }))),
+      Effect.sync(() =>
+        this.partitions.map(({ length }, partition) => ({ partition, start: this.start, end: length }))
+      ),
     read: (_: string, partition: number, position: number) =>
       Effect.sync(() => {
         const all = this.partitions[partition]!
@@ -150,6 +154,23 @@ describe("a lookup table", () => {
       assert.strictEqual(table.answer("b", before, undefined), undefined)
       assert.deepStrictEqual(yield* found(table, "b", before), { partition: 0, value: { user: "b", n: 1 } })
       assert.deepStrictEqual(yield* found(table, "b"), { value: undefined, partition: undefined })
+    })
+  )
+
+  it.effect("goes on behind records that the topic deleted before they were stored", () =>
+    Effect.gen(function* () {
+      const topic = new Records()
+      const store = memoryLookupStore()
+      for (const n of [1, 2, 3]) topic.put("a", n, n)
+      topic.start = 2
+      const table = new LookupTable(topic.log, people, store)
+      yield* table.catchUp
+      assert.deepStrictEqual(yield* found(table, "a"), { partition: 0, value: { user: "a", n: 3 } })
+      for (const n of [4, 5, 6]) topic.put("a", n, n)
+      topic.start = 5
+      yield* table.catchUp
+      assert.deepStrictEqual(table.pin, { generation: 1, positions: [6] })
+      assert.deepStrictEqual(yield* found(table, "a"), { partition: 0, value: { user: "a", n: 6 } })
     })
   )
 })
