@@ -1,6 +1,6 @@
 // The console: its frame with the navigation, the credential of its user, and the page that the address names.
 import { setCredential, useCredential, useGet, useOnline } from "./lib/api.js"
-import { isUtc, setUtc, zone } from "./lib/format.js"
+import { isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
 import { linkTo, useRoute } from "./lib/router.js"
 import { ActionHost, Problem } from "./parts/common.js"
@@ -76,65 +76,101 @@ const Page = ({ name, route }) => {
     )
     return () => (isGone = true)
   }, [name])
-  useEffect(() => {
-    document.title = `${pages[name].title} · Millrace`
-  }, [name])
   if (loaded.name !== name) return html`<p class="quiet" role="status">Loading…</p>`
   return loaded.error
     ? html`<${Problem} error=${loaded.error} />`
     : html`<${loaded.view} path=${route.path.slice(1)} query=${route.query} />`
 }
 
+/**
+ * The title of the document, which says what is shown, as the page's heading does: `f-1 · alert-case · Aggregates · Millrace`. Screen readers announce the page
+ * that a link opened, and the page gets the focus if its link is gone.
+ */
+const Announcement = ({ main, parts }) => {
+  const title = [...parts.toReversed().map((part) => visible(shortened(part, 60))), "Millrace"].join(" · ")
+  const isFirst = useRef(true)
+  const [text, setText] = useState("")
+  useEffect(() => {
+    document.title = title
+    if (isFirst.current) return void (isFirst.current = false)
+    setText(title)
+    const timer = setTimeout(() => {
+      if (document.activeElement === document.body) main.current?.focus({ preventScroll: true })
+    }, 100)
+    return () => clearTimeout(timer)
+  }, [title])
+  return html`<p class="sr" role="status" aria-live="polite">${text}</p>`
+}
+
+/** The pages, and what is about the user. On a phone a button opens them. */
+const Navigation = ({ canUseKey, name, onKey, route }) => {
+  const key = useCredential()
+  const [utc, setZone] = useState(isUtc())
+  const [isOpen, setOpen] = useState(false)
+  const menu = useRef()
+  useEffect(() => setOpen(false), [route])
+  const toggleZone = () => {
+    setUtc(!utc)
+    setZone(!utc)
+  }
+  const close = ({ key: pressed }) => {
+    if (pressed !== "Escape" || !isOpen) return
+    setOpen(false)
+    menu.current.focus()
+  }
+  return html`<nav aria-label="Pages" class=${isOpen ? "open" : ""} onKeyDown=${close}>
+    <a class="brand" href=${linkTo(home)}><img src="/console/icon.svg" alt="" /><span>Millrace</span></a>
+    <button type="button" class="menu" ref=${menu} aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
+      Pages
+    </button>
+    ${groups.map(
+      ([title, names]) =>
+        html`${title && html`<div class="group" aria-hidden="true">${title}</div>`}${names.map(
+          (one) =>
+            html`<a key=${one} href=${linkTo(one)} aria-current=${one === name ? "page" : undefined}
+              >${pages[one].title}</a
+            >`
+        )}`
+    )}
+    <div class="foot">
+      <button
+        type="button"
+        class="small"
+        aria-pressed=${utc}
+        onClick=${toggleZone}
+        title="Times in your zone, or in UTC"
+      >
+        ${zone()}
+      </button>
+      ${
+        key !== undefined &&
+        html`<button type="button" class="small" onClick=${() => setCredential("")}>Forget the key</button>`
+      }
+      ${key === undefined && canUseKey && html`<button type="button" class="small" onClick=${onKey}>Use a key</button>`}
+      <a href="/docs/">HTTP routes</a>
+    </div>
+  </nav>`
+}
+
 const App = () => {
   const route = useRoute()
   const online = useOnline()
   const key = useCredential()
-  const [utc, setZone] = useState(isUtc())
   const [asks, setAsks] = useState(false)
   const main = useRef()
   const name = Object.hasOwn(pages, route.path[0]) ? route.path[0] : home
   // whether the credential may do anything, and the name of the application
   const topics = useGet("/v1/topics", { every: 30_000 })
   const isRefused = topics.error?.status === 401
-  useEffect(() => main.current?.scrollTo?.(0, 0), [name])
-  const toggleZone = () => {
-    setUtc(!utc)
-    setZone(!utc)
-  }
+  const parts = [pages[name].title, ...(name === route.path[0] ? route.path.slice(1) : [])]
+  useEffect(() => globalThis.scrollTo(0, 0), [parts.join("/")])
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}
       >To the content</a
     >
     <div class="frame">
-      <nav aria-label="Pages">
-        <a class="brand" href=${linkTo(home)}><img src="/console/icon.svg" alt="" /><span>Millrace</span></a>
-        ${groups.map(
-          ([title, names]) =>
-            html`${title && html`<div class="group" aria-hidden="true">${title}</div>`}${names.map(
-              (one) =>
-                html`<a key=${one} href=${linkTo(one)} aria-current=${one === name ? "page" : undefined}
-                  >${pages[one].title}</a
-                >`
-            )}`
-        )}
-        <div class="foot">
-          <button
-            type="button"
-            class="small"
-            aria-pressed=${utc}
-            onClick=${toggleZone}
-            title="Times in your zone, or in UTC"
-          >
-            ${zone()}
-          </button>
-          ${
-            key !== undefined &&
-            html`<button type="button" class="small" onClick=${() => setCredential("")}>Forget the key</button>`
-          }
-          ${key === undefined && !isRefused && html`<button type="button" class="small" onClick=${() => setAsks(true)}>Use a key</button>`}
-          <a href="/docs/">HTTP routes</a>
-        </div>
-      </nav>
+      <${Navigation} name=${name} route=${route} canUseKey=${!isRefused} onKey=${() => setAsks(true)} />
       <main id="main" tabindex="-1" ref=${main}>
+        <${Announcement} main=${main} parts=${parts} />
         ${!online && html`<div class="note-box" role="status">The server does not answer. What is shown is the last that it said; the page goes on when it is back.</div>`}
         ${
           isRefused || asks

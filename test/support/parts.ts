@@ -2,10 +2,12 @@
 //
 // A test whose part is missing is skipped, with the reason and the remedy in its title. It fails instead if MILLRACE_EXPECT lists the part.
 import { spawnSync } from "node:child_process"
+import { existsSync } from "node:fs"
 import { installedChromium, isPackagedChromiumHere } from "../../site/chromium.ts"
 import { dockerAnswers } from "../../stack/docker.ts"
 import { cached, find, javaProblem } from "../../stack/jars.ts"
 import { type Name, names } from "../../stack/service.ts"
+import { axePath } from "./browser/console.ts"
 import { nativeProblem } from "./pulsar-client.ts"
 
 /** Why a part is missing and how to get it, or undefined if it is there. */
@@ -36,6 +38,10 @@ const looks = {
     installedChromium() === undefined && !isPackagedChromiumHere()
       ? "Chromium is not installed. try: npm run docs -- --browser, which installs one for itself on Linux, or name one in CHROMIUM"
       : undefined,
+  axe: () =>
+    existsSync(axePath)
+      ? undefined
+      : "axe-core is not installed; it looks for what people cannot perceive or use. try: npm run docs -- --browser",
   registry,
   openssl: program("openssl", "it makes certificates", "apt-get install openssl"),
   psql: program("psql", "a test connects with it", "apt-get install postgresql-client"),

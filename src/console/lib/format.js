@@ -51,5 +51,36 @@ export const time = (at) => {
 }
 /** The zone that times are shown in. */
 export const zone = () => (isUtc() ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone)
-/** A word of a shell: quoted if it has to be. */
-export const shellWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+/**
+ * Characters that are not seen, or that change the order of those around them: control characters but for tab and line breaks, marks and overrides of the
+ * direction, spaces without a width, tags. The joiners of emoji and scripts stay.
+ */
+const unseen =
+  // oxlint-disable-next-line no-control-regex
+  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu
+const escapeOf = (character) => {
+  const code = character.codePointAt(0).toString(16)
+  return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, "0")}`
+}
+/** How many characters of one text are shown at most. */
+const longest = 100_000
+/** A text as it is shown: unseen characters as `\u202e`, and of a very long text the beginning. */
+export const visible = (text) => {
+  if (text.length > longest)
+    return `${visible(text.slice(0, longest))}… (the first ${number(longest)} of ${number(text.length)} characters)`
+  return text.replace(unseen, escapeOf)
+}
+/** The beginning of a text that stands in a line of a table. */
+export const shortened = (text, length = 300) => (text.length > length ? `${text.slice(0, length)}…` : text)
+/** Bytes of a character in the quotes `$'…'` of shells, for those that a terminal would act on. */
+const byteEscapes = (character) =>
+  [...new TextEncoder().encode(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")
+/** A word of a shell: quoted if it has to be, and without characters that a terminal acts on. */
+export const shellWord = (text) => {
+  if (/^[\w@%+=:,./-]+$/.test(text)) return text
+  if (!new RegExp(unseen.source, "u").test(text)) return `'${text.replaceAll("'", `'\\''`)}'`
+  return `$'${text
+    .replaceAll(/[\\']/g, String.raw`\$&`)
+    .replaceAll("\n", String.raw`\n`)
+    .replace(unseen, byteEscapes)}'`
+}

@@ -16,6 +16,12 @@ export const Time = ({ at }) => {
   return html`<time datetime=${iso} title=${isUtc() ? date.toString() : iso}>${time(at)}</time>`
 }
 
+/** The scopes of a key for what was refused, as far as the refusal says: a key that only sees the system's data is of little use with `operate` alone. */
+const scopesFor = ({ code, message }) => {
+  if (code !== "forbidden") return undefined
+  const scope = /needs the scope (\w+)/.exec(message)?.[1] ?? (message.includes("about all tenants") && "operate")
+  return scope === "operate" ? "read,operate" : scope || undefined
+}
 /** An error with what to do about it. */
 export const Problem = ({ error }) =>
   error === undefined
@@ -23,6 +29,11 @@ export const Problem = ({ error }) =>
     : html`<div class="problem" role="alert">
         <p><strong>${error.message}</strong></p>
         ${error.advice && html`<p>What to do: ${error.advice}</p>`}
+        ${
+          scopesFor(error) &&
+          html`<p>A key that may:</p>
+            <${Command} text=${`npx millrace keys create NAME --scopes ${scopesFor(error)}`} />`
+        }
         ${error.code && html`<p class="quiet">${error.code}${error.status ? `, HTTP ${error.status}` : ""}</p>`}
       </div>`
 
@@ -146,6 +157,7 @@ export const Action = (action) =>
   html`<button
     type="button"
     class=${action.danger ? "danger" : ""}
+    aria-haspopup="dialog"
     disabled=${action.disabled === true}
     onClick=${() => globalThis.dispatchEvent(new CustomEvent("action", { detail: action }))}
   >

@@ -1,0 +1,151 @@
+// Two tenants and the console: the key of one sees nothing of the other in any response or page, and pages that a key may not use say which key may.
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { Browser, Page } from "playwright-core"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { launchChromium } from "../../../site/chromium.ts"
+import type { Principal } from "../../../src/server/access/principal.ts"
+import { openConsole, routes, show, walk } from "../../support/browser/console.ts"
+import application from "../../support/browser/hostile.ts"
+import { type Running, startWithConsole } from "../../support/browser/system.ts"
+import { needing } from "../../support/stack.ts"
+
+const suite = await needing("chromium")
+const scope = Scope.makeUnsafe()
+const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
+const keys: Readonly<Record<string, Principal>> = Object.fromEntries(
+  (
+    [
+      ["mr_all", undefined, ["ingest", "read", "operate"]],
+      ["mr_acme", "acme", ["ingest", "read"]],
+      ["mr_globex", "globex", ["ingest", "read"]],
+      ["mr_reader", undefined, ["read"]],
+      ["mr_sender", undefined, ["ingest"]],
+      ["mr_nothing", undefined, []]
+    ] as const
+  ).map(([key, tenant, scopes]) => [key, { name: key, tenant, scopes: new Set(scopes) }])
+)
+let running: Running
+let browser: Browser
+
+const post = async (key: string, path: string, body: unknown) => {
+  const response = await fetch(running.url + path, {
+    method: "POST",
+    headers: { authorization: `Bearer ${key}`, "content-type": "application/json", "idempotency-key": key },
+    body: JSON.stringify(body)
+  })
+  expect(response.status, await response.text()).toBeLessThan(300)
+}
+const note = (id: string, tenant: string, fails = false) => ({
+  type: "noted",
+  id: `${id} of ${tenant}mark`,
+  subject: `subject of ${tenant}mark`,
+  tenant,
+  text: `text of ${tenant}mark`,
+  size: 1,
+  at: 1_767_225_600_000,
+  fails
+})
+/** What the key of acme must not get: everything that globex sent has it. */
+const mark = "globexmark"
+const hasMark = async (page: Page) =>
+  (await page.evaluate<string>("document.documentElement.outerHTML + document.title")).includes(mark)
+
+suite("two tenants", () => {
+  beforeAll(async () => {
+    running = await run(startWithConsole(application, keys))
+    for (const tenant of ["globex", "acme"]) {
+      await post(
+        `mr_${tenant}`,
+        "/v1/events",
+        [...Array(6).keys()].map((i) => note(`${i}`, tenant))
+      )
+      await post(`mr_${tenant}`, "/v1/events", [note("failed", tenant, true)])
+      await post(`mr_${tenant}`, `/v1/aggregates/page/page-of-${tenant}mark/commands/write`, {
+        text: `${tenant}mark`,
+        isFine: true
+      })
+    }
+    const count = async (table: string) =>
+      Number((await running.system.database.sql.unsafe(`select count(*)::int from ${table}`))[0]!["count"])
+    await expect.poll(() => count("kept_notes"), { timeout: 30_000 }).toBe(12)
+    await expect.poll(() => count("millrace.dead_letters"), { timeout: 30_000 }).toBe(2)
+    browser = await launchChromium()
+  }, 120_000)
+  afterAll(async () => {
+    await browser?.close()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  })
+
+  test("with the key of one, no response and no page has anything of the other", { timeout: 90_000 }, async () => {
+    const { close, page } = await openConsole(browser, running.url, { key: "mr_acme" })
+    const found: Array<string> = []
+    let responses = 0
+    page.on("response", (response) => {
+      // the body of a stream is read when it is there; the page shows what came
+      if (!response.url().includes("/v1/") || response.headers()["content-type"]?.includes("event-stream")) return
+      responses++
+      response.text().then(
+        (text) => text.includes(mark) && found.push(response.url()),
+        () => undefined
+      )
+    })
+    const own = new Set<string>()
+    await walk(
+      page,
+      async (link) => {
+        if (await hasMark(page)) found.push(link)
+        if ((await page.locator("main").innerText()).includes("acmemark")) own.add(link.split(/[?/]/)[1]!)
+      },
+      [
+        "#/tables/kept_notes",
+        "#/tables/notes_by_hour",
+        `#/tables/kept_notes?subject=subject+of+${mark}`,
+        "#/tables/pages",
+        "#/live?topic=notes.v1&from=earliest",
+        "#/live?topic=page&from=earliest",
+        `#/live?topic=notes.v1&from=earliest&tenant=globex`,
+        "#/events?topic=notes.v1",
+        "#/events?topic=notes.v1&partition=1",
+        `#/windows/notes_by_hour?tenant=globex`,
+        `#/aggregates/page/page-of-${mark.replace("mark", "")}mark`,
+        "#/dead-letters/1",
+        `#/explain?table=kept_notes&subject=subject+of+${mark}&id=1+of+${mark}`
+      ].map((link) => link)
+    )
+    // what names the other in the address is in the page: it is what its user typed
+    const typed = (link: string) => link.startsWith("#") && link.includes(mark)
+    expect(found.filter((link) => !typed(link) && !decodeURIComponent(link).includes(mark))).toEqual([])
+    expect(responses).toBeGreaterThan(20)
+    for (const name of ["tables", "live"]) expect([...own], name).toContain(name)
+    await close()
+  })
+
+  for (const [key, text] of [
+    ["mr_reader", "a key that only reads"],
+    ["mr_acme", "a key of a tenant"],
+    ["mr_sender", "a key that only sends"],
+    ["mr_nothing", "a key without scopes"]
+  ] as const)
+    test(
+      `${text} opens every page: what it may not see is named, with the command for a key that may`,
+      { timeout: 60_000 },
+      async () => {
+        const { close, errors, page } = await openConsole(browser, running.url, { key })
+        const silent: Array<string> = []
+        let refusals: Array<string> = []
+        page.on("response", (response) => response.status() === 403 && refusals.push(response.url()))
+        for (const name of routes) {
+          refusals = []
+          await show(page, `#/${name}`)
+          const text = await page.locator("main").innerText()
+          if (refusals.length > 0 && !/millrace keys create/.test(text))
+            silent.push(`${name}: ${refusals[0]}: ${text.slice(0, 300)}`)
+        }
+        expect(silent.join("\n\n")).toBe("")
+        expect(errors).toEqual([])
+        await close()
+      }
+    )
+})

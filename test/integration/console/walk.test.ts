@@ -1,0 +1,252 @@
+// Every page of the console in Chromium, on the reference application while flights and payments come in: errors, WCAG 2.1 AA in light and dark, phones,
+// zoom, the keyboard alone, titles, and the way back.
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { Browser, Page } from "playwright-core"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { launchChromium } from "../../../site/chromium.ts"
+import { axe, look, openConsole, routes, settled, show, walk } from "../../support/browser/console.ts"
+import * as Cli from "../../support/cli.ts"
+import { needing } from "../../support/stack.ts"
+
+const suite = await needing("chromium", "axe")
+const scope = Scope.makeUnsafe()
+const directory = mkdtempSync(join(tmpdir(), "millrace-walk-"))
+const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
+let url = ""
+let browser: Browser
+
+const post = async (path: string, body: object, headers: Readonly<Record<string, string>> = {}) => {
+  const response = await fetch(url + path, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: JSON.stringify(body)
+  })
+  expect(response.status, await response.clone().text()).toBeLessThan(300)
+}
+const payment = (id: string, entity: string, amount: number) => ({
+  type: "payment",
+  event_id: id,
+  entity_id: entity,
+  amount,
+  occurred_at: 1_357_035_420_000,
+  tenant: "acme"
+})
+/** Addresses that no page links to before its user has chosen something. */
+const chosen = [
+  "#/tables/alerts?order=score.desc&score.gt=1",
+  "#/explain?table=alerts&alert_id=p-1",
+  "#/aggregates/alert-case/p-1",
+  "#/aggregates/alert-case/of-nobody",
+  "#/live?topic=events.raw.v1&from=earliest",
+  "#/topics/no-such-topic",
+  "#/tables/no_such_table"
+]
+/** Widths of a phone, and of a window of 1280 pixels at a zoom of 200 % and 400 %. */
+const widths = [360, 640, 320]
+
+const visited: Array<string> = []
+
+suite("every page of the console", () => {
+  beforeAll(async () => {
+    const flights = [
+      "--features",
+      "projections/flights/planes.ndjson.gz",
+      "--input",
+      "projections/flights/2013-01.ndjson.gz"
+    ]
+    const dev = await run(
+      Cli.start({}, "dev", "--data", join(directory, "data"), "--port", "0", ...flights, "--speed", "40")
+    )
+    url = /http:\S+?:\d+/.exec(await run(dev.said(/http:\S+?:\d+/)))![0]
+    await expect
+      .poll(
+        () =>
+          fetch(`${url}/health/ready`).then(
+            ({ ok }) => ok,
+            () => false
+          ),
+        { timeout: 60_000 }
+      )
+      .toBe(true)
+    for (const id of ["p-1", "p-2", "p-3"]) await post("/v1/events", payment(id, "entity-1", 5_000))
+    await post(
+      "/v1/aggregates/alert-case/c-1/commands/open",
+      { at: 1_357_035_420_000, entity_id: "entity-1", score: 5 },
+      { "idempotency-key": "k-1" }
+    )
+    await expect
+      .poll(
+        async () =>
+          (
+            (await (await fetch(`${url}/v1/views/alerts?alert_id=p-3`)).json()) as {
+              readonly rows: ReadonlyArray<object>
+            }
+          ).rows,
+        { timeout: 30_000 }
+      )
+      .toHaveLength(1)
+    browser = await launchChromium()
+  }, 120_000)
+  afterAll(async () => {
+    await browser?.close()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+    rmSync(directory, { recursive: true, force: true })
+  })
+
+  test(
+    "has no error, keeps WCAG AA in light and in dark, and has nothing cut off on a phone and at a zoom of 200 %",
+    { timeout: 180_000 },
+    async () => {
+      const { close, errors, page } = await openConsole(browser, url, {
+        viewport: { width: 1280, height: 800 },
+        reducedMotion: "reduce"
+      })
+      const problems: Array<string> = []
+      const titles = new Map<string, string>()
+      await walk(
+        page,
+        async (link) => {
+          visited.push(link)
+          const note = (what: string, found: ReadonlyArray<string>) =>
+            problems.push(...found.map((one) => `${link}, ${what}: ${one}`))
+          note("errors", errors.splice(0))
+          note("wide", [
+            ...(await look(page, "cutOff")),
+            ...(await look(page, "missing")),
+            ...(await look(page, "moving"))
+          ])
+          note("light", await axe(page))
+          await page.emulateMedia({ colorScheme: "dark", reducedMotion: "reduce" })
+          note("dark", await axe(page))
+          await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" })
+          for (const width of widths) {
+            await page.setViewportSize({ width, height: 740 })
+            note(`${width} wide`, await look(page, "cutOff"))
+            if (width === widths[0]) note(`${width} wide`, await axe(page))
+          }
+          await page.setViewportSize({ width: 1280, height: 800 })
+          const title = await page.title()
+          note(
+            "title",
+            titles.has(title) && titles.get(title)!.split("?")[0] !== link.split("?")[0]
+              ? [`${title} is that of ${titles.get(title)}, too`]
+              : []
+          )
+          titles.set(title, link)
+          note("violations", await page.evaluate<ReadonlyArray<string>>("violations.splice(0)"))
+        },
+        chosen
+      )
+      expect(routes.length).toBeGreaterThan(11)
+      expect(problems.join("\n")).toBe("")
+      await close()
+    }
+  )
+
+  test(
+    "is used by the keyboard alone: each control is reached and shows it, dialogs close by Escape, and the focus goes back",
+    { timeout: 180_000 },
+    async () => {
+      const { close, page } = await openConsole(browser, url, { viewport: { width: 1280, height: 800 } })
+      const problems: Array<string> = []
+      for (const link of visited) {
+        await show(page, link)
+        problems.push(...(await tabbed(page)).map((one) => `${link}: ${one}`))
+        problems.push(...(await dialogs(page)).map((one) => `${link}: ${one}`))
+      }
+      expect(problems.join("\n")).toBe("")
+      await close()
+    }
+  )
+
+  test(
+    "is found again by its address and by going back, says its name when a link opens it, and takes the focus by the skip link",
+    { timeout: 60_000 },
+    async () => {
+      const { close, page } = await openConsole(browser, url)
+      const heads: Array<readonly [string, string]> = []
+      const state = async () => [await page.title(), await page.getByRole("heading", { level: 1 }).innerText()] as const
+      for (const link of visited) {
+        await show(page, link)
+        heads.push(await state())
+        expect(await page.locator("main > [role=status].sr").textContent(), link).toBe(await page.title())
+      }
+      for (const [i, link] of [...visited.entries()].toReversed().slice(1)) {
+        await page.goBack()
+        await settled(page)
+        expect(await state(), link).toEqual(heads[i])
+      }
+      await page.goForward()
+      await settled(page)
+      expect(await state()).toEqual(heads[1])
+      for (const [i, link] of visited.entries()) {
+        await page.goto(`${url}/${link}`)
+        await page.reload()
+        await settled(page)
+        expect(await state(), link).toEqual(heads[i])
+      }
+      await page.locator("a.skip").focus()
+      await page.keyboard.press("Enter")
+      expect(await page.evaluate("document.activeElement.id")).toBe("main")
+      await close()
+    }
+  )
+
+  test("is reached on a phone by a menu, which opens and closes by the keyboard", async () => {
+    const { close, page } = await openConsole(browser, url, { viewport: { width: 360, height: 740 } })
+    const menu = page.getByRole("button", { name: "Pages" })
+    await menu.focus()
+    await page.keyboard.press("Enter")
+    await page.getByRole("link", { name: "Tables", exact: true }).waitFor()
+    expect(await look(page, "cutOff")).toEqual([])
+    expect(await axe(page)).toEqual([])
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Escape")
+    expect(await menu.getAttribute("aria-expanded")).toBe("false")
+    expect(await page.evaluate("document.activeElement.textContent.trim()")).toBe("Pages")
+    await menu.click()
+    await page.getByRole("link", { name: "Tables", exact: true }).click()
+    await page.getByRole("heading", { level: 1, name: "Tables" }).waitFor()
+    expect(await menu.getAttribute("aria-expanded")).toBe("false")
+    await close()
+  })
+})
+
+/** How often Tab is pressed on a page at most: what follows then is the rest of a long table. */
+const mostTabs = 130
+/** Goes through the page by Tab. */
+const tabbed = async (page: Page): Promise<ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  const count = await look<number>(page, "startKeyboard")
+  if (count < routes.length) problems.push(`only ${count} controls`)
+  for (let i = 0; i < mostTabs; i++) {
+    await page.keyboard.press("Tab")
+    const { isEnd, problem } = await look<{ readonly isEnd?: boolean; readonly problem?: string }>(page, "step")
+    if (problem !== undefined) problems.push(problem)
+    if (isEnd === true) return [...problems, ...(await look(page, "unreached")).map((one) => `${one} is not reached`)]
+  }
+  return problems
+}
+/** Opens dialogs of the page, and closes them by Escape. */
+const dialogs = async (page: Page): Promise<ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  const openers = page.locator("main [aria-haspopup=dialog]:enabled")
+  for (let i = 0; i < Math.min(3, await openers.count()); i++) {
+    const opener = openers.nth(i)
+    const name = await opener.innerText()
+    await opener.focus()
+    await page.keyboard.press("Enter")
+    await page.locator("dialog[open]").waitFor()
+    problems.push(...(await axe(page)).map((one) => `the dialog ${name}: ${one}`))
+    await page.keyboard.press("Escape")
+    await page.locator("dialog[open]").waitFor({ state: "detached" })
+    if (!(await opener.evaluate((one) => one === one.ownerDocument.activeElement)))
+      problems.push(`the focus is not back on ${name}`)
+  }
+  return problems
+}

@@ -1,0 +1,120 @@
+// Opens the console in Chromium as its users do, and walks all of its pages: those of its router, and every link to another kind of page that they have.
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import type { Browser, BrowserContextOptions, Page } from "playwright-core"
+
+const root = join(import.meta.dirname, "../../..")
+const looks = join(import.meta.dirname, "looks.js")
+
+/** The pages of the router, by the first part of their addresses. */
+export const routes: ReadonlyArray<string> = [
+  ...readFileSync(join(root, "src/console/app.js"), "utf8").matchAll(/^ {2}"?([\w-]+)"?: page\(/gm)
+].map(([, name = ""]) => name)
+
+/** A console that is open in a browser. */
+export interface Opened {
+  readonly page: Page
+  /** What the page reported as an error since this was last emptied: of scripts, of the Content-Security-Policy, and dialogs of scripts. */
+  readonly errors: Array<string>
+  readonly close: () => Promise<void>
+}
+
+/** Opens the console; `key` is its user's, where the server asks for one. */
+export const openConsole = async (
+  browser: Browser,
+  url: string,
+  { key, ...options }: BrowserContextOptions & { readonly key?: string } = {}
+): Promise<Opened> => {
+  // a machine without a language gives the browser one that it does not know
+  const context = await browser.newContext({ locale: "en-US", timezoneId: "Europe/Berlin", ...options })
+  await context.addInitScript({ path: looks })
+  if (key !== undefined)
+    await context.addInitScript(`sessionStorage.setItem("millrace.credential", ${JSON.stringify(key)})`)
+  const page = await context.newPage()
+  page.setDefaultTimeout(20_000)
+  const errors: Array<string> = []
+  page.on("pageerror", (error) => errors.push(error.message))
+  page.on("console", (message) => {
+    // a refusal is an answer, which the page shows
+    if (message.type() === "error" && !/status of (401|403|404|409|503)/.test(message.text()))
+      errors.push(message.text())
+  })
+  page.on("dialog", (dialog) => (errors.push(`dialog ${dialog.message()}`), dialog.dismiss()))
+  await page.goto(url)
+  await page.getByRole("heading", { level: 1 }).waitFor()
+  return { page, errors, close: () => context.close() }
+}
+
+/** Goes to an address of the console, and waits until it shows what it has loaded. */
+export const show = async (page: Page, link: string): Promise<void> => {
+  await page.evaluate(`location.hash = ${JSON.stringify(link)}`)
+  await settled(page)
+}
+/** Waits until the page has a heading, nothing loads, and two looks at it find the same number of elements. */
+export const settled = async (page: Page): Promise<void> => {
+  await page.getByRole("heading", { level: 1 }).first().waitFor()
+  await page.locator("main", { hasText: "Loading…" }).waitFor({ state: "hidden" })
+  const count = () => page.locator("main *").count()
+  let before = -1
+  for (let now = await count(), round = 0; now !== before && round < 10; now = await count(), round++) {
+    before = now
+    await page.waitForTimeout(60)
+  }
+}
+
+/** What kind of page an address is: its first part, how many more there are, and the names of its parameters. */
+const kindOf = (link: string): string => {
+  const [path = "", query = ""] = link.replace(/^#\/?/, "").split("?")
+  const [name, ...rest] = path.split("/")
+  return `${name}/${rest.length} ${[...new URLSearchParams(query).keys()].toSorted().join(" ")}`
+}
+
+/**
+ * Visits the pages of the router and, from each, one link to each kind of page that it did not visit yet. `visit` is called on each, with its address.
+ * Returns the addresses. `first`: addresses that are visited beside those of the router.
+ */
+export const walk = async (
+  page: Page,
+  visit: (link: string) => Promise<void>,
+  first: ReadonlyArray<string> = []
+): Promise<ReadonlyArray<string>> => {
+  const queue = [...routes.map((name) => `#/${name}`), ...first]
+  const kinds = new Set(queue.map(kindOf))
+  for (let link = queue.shift(), count = 0; link !== undefined && count < 80; link = queue.shift(), count++) {
+    await show(page, link)
+    for (const found of await page
+      .locator("main a[href^='#/']")
+      .evaluateAll((all) => all.map((one) => one.getAttribute("href")!))) {
+      if (kinds.has(kindOf(found))) continue
+      kinds.add(kindOf(found))
+      queue.push(found)
+    }
+    await visit(link)
+  }
+  return [...kinds]
+}
+
+/** What a function of `looks.js` returns on the page. */
+export const look = <A = ReadonlyArray<string>>(page: Page, name: string): Promise<A> =>
+  page.evaluate<A>(`looks.${name}()`)
+
+interface Violation {
+  readonly id: string
+  readonly help: string
+  readonly nodes: ReadonlyArray<{ readonly target: ReadonlyArray<string>; readonly failureSummary: string }>
+}
+const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+/** Where axe-core is, which `npm run docs -- --browser` installs. */
+export const axePath = join(root, "site/node_modules/axe-core/axe.min.js")
+/** What axe-core finds on the page: WCAG 2.2 AA, contrast among it, and its best practices. */
+export const axe = async (page: Page): Promise<ReadonlyArray<string>> => {
+  if (!(await page.evaluate<boolean>("'axe' in globalThis"))) await page.evaluate(readFileSync(axePath, "utf8"))
+  const found = await page.evaluate<ReadonlyArray<Violation>>(
+    `axe.run({ runOnly: ${JSON.stringify(rules)}, resultTypes: ["violations"] }).then((found) => found.violations)`
+  )
+  return found.flatMap(({ help, id, nodes }) =>
+    nodes.map(
+      ({ failureSummary, target }) => `${id}: ${help}: ${target.join(" ")}: ${failureSummary.replaceAll(/\s+/g, " ")}`
+    )
+  )
+}

@@ -1,0 +1,121 @@
+// Runs in the pages of tests: what is cut off or out of the screen, and what the keyboard reached. Each function returns texts that name what is wrong.
+globalThis.looks = (() => {
+  const controls =
+    "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea:not(:disabled), summary, [tabindex='0']"
+  const isVisible = (element) =>
+    element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && element.closest(".sr") === null
+  const ancestorsOf = (element) => {
+    const found = []
+    for (let at = element.parentElement; at !== null; at = at.parentElement) found.push(at)
+    return found
+  }
+  const isScrolled = (element) =>
+    ancestorsOf(element).some(
+      (one) => one !== document.body && /auto|scroll/.test(getComputedStyle(one).overflowX) && one.clientWidth > 0
+    )
+  const hasOwnText = (element) =>
+    [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim() !== "")
+  const nameOf = (element) => {
+    const text = (element.getAttribute("aria-label") ?? element.textContent ?? "").trim().replaceAll(/\s+/g, " ")
+    const kind = element.id === "" ? (element.className?.baseVal ?? element.className) : `#${element.id}`
+    return `<${element.tagName.toLowerCase()} ${kind}> "${text.slice(0, 60)}"`
+  }
+  /** Texts and controls that are not fully on the screen, and cannot be scrolled to sideways in a part of the page. */
+  const cutOff = () => {
+    const problems = []
+    const width = document.documentElement.clientWidth
+    if (document.documentElement.scrollWidth > width)
+      problems.push(`the page is ${document.documentElement.scrollWidth} pixels wide on a screen of ${width}`)
+    for (const element of document.querySelectorAll("body *:not(svg *, datalist, option, script, .skip)")) {
+      if (!isVisible(element)) continue
+      const isControl = element.matches("button, input, select, textarea, a[href]")
+      if (!hasOwnText(element) && !isControl) continue
+      const style = getComputedStyle(element)
+      const { left, right } = element.getBoundingClientRect()
+      if ((right > width + 1 || left < -1) && !isScrolled(element))
+        problems.push(`${nameOf(element)} reaches from ${Math.round(left)} to ${Math.round(right)} of ${width}`)
+      if (style.display.startsWith("inline") && style.display === "inline") continue
+      const isTooWide = element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0
+      const isTooHigh = element.scrollHeight > element.clientHeight + 1 && element.clientHeight > 0
+      const hides = (overflow) => overflow === "hidden" || overflow === "clip"
+      if (element.matches("input, textarea, select")) continue
+      if (isTooWide && (hides(style.overflowX) || (isControl && style.overflowX === "visible")) && element.title === "")
+        problems.push(`the text of ${nameOf(element)} is cut off or leaves its box`)
+      if (isTooHigh && hides(style.overflowY)) problems.push(`the text of ${nameOf(element)} is cut off below`)
+    }
+    for (const group of document.querySelectorAll("svg .box")) {
+      const box = group.querySelector("rect")?.getBBox()
+      for (const text of group.querySelectorAll("text")) {
+        const { width: own, x } = text.getBBox()
+        if (box !== undefined && x + own > box.x + box.width) problems.push(`${nameOf(group)}: its text leaves its box`)
+      }
+    }
+    return [...new Set(problems)]
+  }
+  /** What a page must have beside what axe-core checks. */
+  const missing = () => {
+    const problems = []
+    const heads = [...document.querySelectorAll("main h1")].filter(isVisible)
+    if (heads.length !== 1) problems.push(`the page has ${heads.length} headings of level 1`)
+    for (const selector of ["nav[aria-label]", "main", "a.skip", "[aria-live], [role=status]"])
+      if (document.querySelector(selector) === null) problems.push(`the page has no ${selector}`)
+    for (const table of document.querySelectorAll("main table")) {
+      if ((table.caption?.textContent ?? "").trim() === "") problems.push("a table has no caption")
+      if (table.querySelector("th[scope=col]") === null)
+        problems.push(`the table ${nameOf(table.caption)} has no headers`)
+      // numbers stand under one another
+      for (const cell of table.querySelectorAll("tbody td"))
+        if (
+          /^[\d,]{2,}(\.\d+)?$/.test(cell.textContent.trim()) &&
+          getComputedStyle(cell).textAlign !== "right" &&
+          cell.querySelector("a, button, code") === null
+        )
+          problems.push(
+            `the number ${cell.textContent.trim()} of ${nameOf(table.caption)}, column ${cell.cellIndex + 1}, is not at the right`
+          )
+    }
+    for (const chart of document.querySelectorAll("main .chart"))
+      if ((chart.getAttribute("aria-label") ?? "") === "" || chart.getAttribute("role") !== "img")
+        problems.push("a chart has no text")
+    return [...new Set(problems)]
+  }
+  /** What moves though its user asked for less of it. */
+  const moving = () =>
+    document
+      .getAnimations()
+      .filter(({ effect }) => Number(effect?.getComputedTiming().duration) > 1)
+      .map(({ effect }) => `${nameOf(effect.target)} moves`)
+  let wanted = new Set()
+  let reached = new Set()
+  const startKeyboard = () => {
+    document.activeElement?.blur?.()
+    getSelection()?.removeAllRanges()
+    wanted = new Set([...document.querySelectorAll(controls)].filter(isVisible))
+    reached = new Set()
+    return wanted.size
+  }
+  /** Notes the element that has the focus: whether the keyboard is through with the page, and what is wrong. */
+  const step = () => {
+    const element = document.activeElement
+    if (element === null || element === document.body) return { isEnd: true }
+    if (reached.has(element)) return { isEnd: true }
+    reached.add(element)
+    const { outlineStyle, outlineWidth } = getComputedStyle(element)
+    const rect = element.querySelector(":scope > rect")
+    const isShown =
+      (outlineStyle !== "none" && Number.parseFloat(outlineWidth) > 0) ||
+      (rect !== null && Number.parseFloat(getComputedStyle(rect).strokeWidth) >= 2)
+    const { bottom, right, top, left } = element.getBoundingClientRect()
+    const isOn = bottom > 0 && right > 0 && top < innerHeight && left < innerWidth
+    if (!isShown) return { problem: `${nameOf(element)} has the focus and does not show it` }
+    if (!isOn) return { problem: `${nameOf(element)} has the focus and is not on the screen` }
+    return {}
+  }
+  const unreached = () =>
+    [...wanted].filter((one) => one.isConnected && isVisible(one) && !reached.has(one) && !one.disabled).map(nameOf)
+  return { cutOff, missing, moving, startKeyboard, step, unreached }
+})()
+globalThis.violations = []
+document.addEventListener("securitypolicyviolation", ({ blockedURI, violatedDirective }) =>
+  globalThis.violations.push(`${violatedDirective} refuses ${blockedURI}`)
+)
