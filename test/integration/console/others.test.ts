@@ -11,8 +11,8 @@ import type { ServeOptions } from "../../../src/server/server.ts"
 import { look, openConsole, walk } from "../../support/browser/console.ts"
 import { startWithConsole } from "../../support/browser/system.ts"
 import { needing } from "../../support/stack.ts"
-import orders from "../../../examples/orders/millrace.config.ts"
-import rides from "../../../templates/app/millrace.config.ts"
+import ordersApplication from "../../../examples/orders/millrace.config.ts"
+import ridesApplication from "../../../templates/app/millrace.config.ts"
 
 const suite = await needing("chromium")
 const scope = Scope.makeUnsafe()
@@ -22,8 +22,8 @@ let browser: Browser
 const nothing: ReadonlyArray<Projection.Any> = []
 /** The applications, with words of other applications that their pages must not have. */
 const applications: Readonly<Record<string, readonly [unknown, RegExp]>> = {
-  "orders alone": [orders, /alert|flight|signals|entity_id|ride/i],
-  "rides, with a lookup and a window": [rides, /alert|flight|signals|entity_id|order-/i],
+  "orders alone": [ordersApplication, /alert|flight|signals|entity_id|ride/i],
+  "rides, with a lookup and a window": [ridesApplication, /alert|flight|signals|entity_id|order-/i],
   "an application that declares nothing": [
     Application.make({ name: "empty", projections: nothing as never }),
     /alert|flight|signals|ride|entity_id/i
