@@ -7,7 +7,7 @@ import type { Browser } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
 import type { Principal } from "../../../src/server/access/principal.ts"
-import { look, openConsole, walk } from "../../support/browser/console.ts"
+import { eventually, look, openConsole, walk } from "../../support/browser/console.ts"
 import application, { hostileTexts, notes } from "../../support/browser/hostile.ts"
 import { type Running, startWithConsole } from "../../support/browser/system.ts"
 import { recordOf } from "../../support/engine.ts"
@@ -62,10 +62,8 @@ const command = async (id: string, body: object, key = "mr_all") => {
   expect([201, 409], await response.text()).toContain(response.status)
 }
 const deep = (levels: number): object => (levels === 0 ? { mark: "deepest" } : { [`mark ${levels}`]: deep(levels - 1) })
-const counted = async (query: string, count: number) =>
-  await expect
-    .poll(async () => Number((await running.system.database.sql.unsafe(query))[0]?.["count"]), { timeout: 30_000 })
-    .toBe(count)
+const counted = (query: string, count: number) =>
+  eventually(async () => Number((await running.system.database.sql.unsafe(query))[0]?.["count"]) === count)
 
 suite("text of events", () => {
   beforeAll(async () => {

@@ -6,7 +6,7 @@ import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
 import type { Principal } from "../../../src/server/access/principal.ts"
-import { openConsole, routes, show, walk } from "../../support/browser/console.ts"
+import { eventually, openConsole, routes, show, walk } from "../../support/browser/console.ts"
 import application from "../../support/browser/hostile.ts"
 import { type Running, startWithConsole } from "../../support/browser/system.ts"
 import { needing } from "../../support/stack.ts"
@@ -69,8 +69,8 @@ suite("two tenants", () => {
     }
     const count = async (table: string) =>
       Number((await running.system.database.sql.unsafe(`select count(*)::int from ${table}`))[0]!["count"])
-    await expect.poll(() => count("kept_notes"), { timeout: 30_000 }).toBe(12)
-    await expect.poll(() => count("millrace.dead_letters"), { timeout: 30_000 }).toBe(2)
+    await eventually(async () => (await count("kept_notes")) === 12)
+    await eventually(async () => (await count("millrace.dead_letters")) === 2)
     browser = await launchChromium()
   }, 120_000)
   afterAll(async () => {

