@@ -1,15 +1,18 @@
 // Preact with tagged templates: what every part of the console is made with. Text in templates becomes text nodes, never markup.
-import { h } from "preact"
+import { h, options } from "preact"
 import htm from "htm"
 import { visible } from "./format.js"
 
 export { Fragment, render } from "preact"
 export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks"
-/** Texts are shown so that each character is seen. Those of an `option` stay as they are, since they are its value. */
-const shown = (type, props, ...children) =>
-  h(
-    type,
-    props,
-    ...(type === "option" ? children : children.map((one) => (typeof one === "string" ? visible(one) : one)))
-  )
-export const html = htm.bind(shown)
+
+// every text of the page is shown so that each character of it is seen
+const before = options.vnode
+options.vnode = (vnode) => {
+  if (vnode.type === null && typeof vnode.props === "string") vnode.props = visible(vnode.props)
+  before?.(vnode)
+}
+/** The text of an option is its value, which stays as it is. */
+const element = (type, props, ...children) =>
+  h(type, type === "option" ? { value: children.join(""), ...props } : props, ...children)
+export const html = htm.bind(element)

@@ -106,7 +106,10 @@ export default ({ query }) => {
       ${({ topics: all }) => {
         const found =
           all.find(({ name }) => name === query.topic) ?? all.find(({ written_by: by }) => by.length === 0) ?? all[0]
-        if (found === undefined) return html`<${Empty} title="The application has no topics" />`
+        if (found === undefined)
+          return html`<${Empty} title="The application has no topics"
+            ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//
+          >`
         const set = (changes) => go(linkTo("events", { topic: found.name, ...query, ...changes }))
         const field = (name, label) =>
           html`<${Field} label=${label}

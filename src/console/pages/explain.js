@@ -113,7 +113,9 @@ export default ({ query }) => {
       ${({ views }) => {
         const written = views.filter(({ key }) => key.length > 0)
         return written.length === 0
-          ? html`<${Empty} title="No table is written by a projection" />`
+          ? html`<${Empty} title="No table is written by a projection"
+              ><p>Only rows that a projection writes can be explained: name a table in its <code>writes</code>.</p><//
+            >`
           : html`<${Form} key=${query.table} views=${written} query=${query} />`
       }}
     <//>`

@@ -104,6 +104,10 @@ export default ({ query }) => {
     <${Loaded} of=${topics}>
       ${({ topics: all }) => {
         const names = all.map(({ name }) => name).filter((name) => !name.startsWith("millrace-"))
+        if (names.length === 0)
+          return html`<${Empty} title="The application has no topics"
+            ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//
+          >`
         const topic = query.topic ?? (names.includes("alerts.v1") ? "alerts.v1" : names[0])
         const set = (changes) => go(linkTo("live", { topic, ...query, ...changes }), { replace: true })
         const { from, key, tenant } = query

@@ -101,17 +101,13 @@ const Graph = ({ graph: { edges, height, nodes, width } }) =>
       })}
       ${nodes.map(
         ({ href, id, kind, label, note, state, x, y }) =>
-          html`<a
-            key=${id}
-            class=${`box ${state}`}
-            href=${href}
-            role="listitem"
-            aria-label=${`${kind} ${label}: ${note}`}
-          >
-            <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
-            <text x=${x + 12} y=${y + 19}>${clipped(label)}</text>
-            <text class="quiet" x=${x + 12} y=${y + 36}>${note}</text>
-          </a>`
+          html`<g key=${id} role="listitem">
+            <a class=${`box ${state}`} href=${href} aria-label=${`${kind} ${label}: ${note}`}>
+              <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
+              <text x=${x + 12} y=${y + 19}>${clipped(label)}</text>
+              <text class="quiet" x=${x + 12} y=${y + 36}>${note}</text>
+            </a>
+          </g>`
       )}
     </svg>
   </div>`

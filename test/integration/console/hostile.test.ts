@@ -28,6 +28,10 @@ const keys: Readonly<Record<string, Principal>> = Object.fromEntries(
 )
 const texts = Object.values(hostileTexts)
 const at = 1_767_225_600_000
+/** An input of the page. */
+interface Input {
+  readonly value: string
+}
 let running: Running
 let browser: Browser
 
@@ -133,7 +137,10 @@ suite("text of events", () => {
         const unseen = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\u200b\ufeff]/u.exec(text)
         if (unseen !== null)
           problems.push(`${what}: U+${unseen[0].codePointAt(0)!.toString(16)} is in the text of the page`)
-        if (text.includes("mark")) shown.push(link.split(/[?/]/)[1]!)
+        const typed = await page
+          .locator("main input")
+          .evaluateAll((all) => all.map((one) => (one as unknown as Input).value).join("\n"))
+        if (text.includes("mark") || typed.includes("mark")) shown.push(link.split(/[?/]/)[1]!)
         if (await page.evaluate<boolean>("globalThis.isTaken === true")) problems.push(`${what}: a script ran`)
       },
       first
