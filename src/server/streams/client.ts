@@ -5,6 +5,7 @@ import { ClientStream, resume } from "../connection/client-stream.ts"
 import type { Limits } from "../http/limits.ts"
 import { streamId, type StreamPositions } from "./position.ts"
 import type { RecordRange, Tail } from "./tail.ts"
+import { envelopeOf } from "./record-json.ts"
 import { dataOf } from "./values.ts"
 
 /** What one client receives, and from where. */
@@ -17,6 +18,8 @@ export interface Follow {
   /** The event name of records. */
   readonly event: string
   readonly wants: (record: LogRecord) => boolean
+  /** Whether messages have the whole record, and not its value alone. */
+  readonly isWhole: boolean
   /** Reads records that the tail no longer has. */
   readonly read: (partition: number, position: Position) => Promise<RecordRange | ReadError>
   readonly limits: Limits
@@ -75,13 +78,13 @@ export class Follower extends ClientStream {
   }
 
   async #send(partition: number, { next, records }: RecordRange): Promise<void> {
-    const { event, vector, wants } = this.#follow
+    const { event, isWhole, vector, wants } = this.#follow
     let messages: Array<StreamMessage> = []
     let size = 0
     for (const record of records) {
       vector[partition] = record.position + 1
       if (!wants(record)) continue
-      const data = dataOf(record)
+      const data = isWhole ? envelopeOf(record, this.#waiting()) : dataOf(record)
       messages.push({ id: streamId(vector), event: record.value === null ? "delete" : event, data })
       size += data.length + 100
       if (size < chunk) continue
@@ -92,6 +95,12 @@ export class Follower extends ClientStream {
     }
     vector[partition] = next
     await this.write(messages)
+  }
+
+  /** How many positions of the topic the stream has not come to yet. */
+  #waiting(): number {
+    const tail = this.#tail!
+    return this.#follow.vector.reduce((sum, position, i) => sum + Math.max(0, tail.end(i) - position), 0)
   }
 
   #failed(error: ReadError): void {

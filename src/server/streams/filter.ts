@@ -202,7 +202,7 @@ const filterOf = (parameter: string, text: string, topic: string, fields: ValueF
 }
 
 /** Parameters that are no filters of the value. */
-const reserved = ["from", "key", "entity_id", "tenant", "access_token"]
+const reserved = ["from", "key", "entity_id", "tenant", "envelope", "access_token"]
 
 /** Which records a request wants, by `key` (or `entity_id`) and by `value.FIELD` and `value.FIELD.OPERATOR`. Throws a `Problem` 400. */
 export const wantsOf = (query: Readonly<Record<string, unknown>>, topic: string, fields: ValueFields): Wants => {

@@ -27,6 +27,9 @@ const timeOf = (text: string): number | undefined => {
   return Number.isNaN(time) ? undefined : time
 }
 
+/** Whether a text names a moment. */
+export const isTime = (text: string): boolean => timeOf(text) !== undefined
+
 interface LogParts {
   readonly log: Log["Service"]
   readonly context: Context.Context<never>

@@ -5,7 +5,9 @@ import type { FastifyRequest } from "fastify"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
 import { isTimeMark } from "../../log/time-mark.ts"
 import { isRetry } from "../../dead-letter/retry-record.ts"
+import { shown } from "../../text/text.ts"
 import { tenantFor } from "../access/access.ts"
+import { invalidParameter } from "../http/filters.ts"
 import { refusals } from "../http/openapi.ts"
 import type { StreamAdder } from "../connection/routes.ts"
 import type { Catalog } from "../http/catalog.ts"
@@ -73,6 +75,17 @@ interface Opened {
   readonly bounds: ReadonlyArray<PartitionBounds>
   readonly vector: StreamPositions
   readonly wants: (record: LogRecord) => boolean
+  readonly isWhole: boolean
+}
+
+/** Whether messages have whole records. Throws a `Problem` 400 for another text than `value` or `record`. */
+const isEnvelope = (asked: string | undefined): boolean => {
+  if (asked === undefined || asked === "value") return false
+  if (asked === "record") return true
+  throw invalidParameter(
+    `the parameter envelope is ${shown(asked)}`,
+    "use envelope=record, or value, which is the default"
+  )
 }
 
 /** Adds `GET /v1/topics/:topic/stream`, and `GET /v1/alerts` if the application has that topic. Open streams end when the server closes. */
@@ -89,6 +102,7 @@ export const streams = (add: StreamAdder, parts: StreamParts): void => {
     const query = request.query as Readonly<Record<string, unknown>>
     const tenant = tenantFor(request, single(query["tenant"], "tenant"))
     const matches = wantsOf(query, topic, fieldsFor(topic))
+    const isWhole = isEnvelope(single(query["envelope"], "envelope"))
     const last = single(request.headers["last-event-id"], "Last-Event-ID") ?? ""
     const asked = last === "" ? (single(query["from"], "from") ?? "latest") : last
     const found = await bounds(topic)
@@ -96,17 +110,18 @@ export const streams = (add: StreamAdder, parts: StreamParts): void => {
     const wants = (record: LogRecord): boolean =>
       // a retry record is a copy of an earlier record, and a time mark is for projections alone
       !isRetry(record) && !isTimeMark(record) && (tenant === undefined || record.tenant === tenant) && matches(record)
-    return { topic, bounds: found, vector, wants }
+    return { topic, bounds: found, vector, wants, isWhole }
   }
   const route = (url: string, summary: string, event: string, topicOf: (request: FastifyRequest) => string) =>
     add({
       url,
       schema: streamSchema(summary),
       open: async (request) => open(request, knownTopic(catalog, topicOf(request))),
-      stream: ({ topic, bounds: found, vector, wants }, connection) =>
+      stream: ({ topic, bounds: found, isWhole, vector, wants }, connection) =>
         new Follower({
           connection,
           event,
+          isWhole,
           limits,
           read: reader(parts, topic),
           use: () => tails.use(topic, found),
@@ -141,7 +156,15 @@ const streamSchema = (summary: string) => ({
       },
       tenant: { type: "string", description: "only records of this tenant; default: that of the credential" },
       key: { type: "string", description: "only records with this key" },
-      entity_id: { type: "string", description: "the same as key" }
+      entity_id: { type: "string", description: "the same as key" },
+      envelope: {
+        type: "string",
+        enum: ["value", "record"],
+        default: "value",
+        description:
+          "record: the data of each message is the record as pages have it (key, partition, position, times, headers, tenant, value), and " +
+          "waiting, how many positions of the topic the stream has not come to yet; value (default): the value alone"
+      }
     }
   },
   headers: { type: "object", properties: { "last-event-id": { type: "string" } } },
