@@ -68,7 +68,7 @@ const readModelOf = Effect.fnUntraced(function* (
 })
 
 /** The build that is asked for, by default the live one, and the declaration that it is a build of. */
-const buildOfTable = Effect.fnUntraced(function* (
+export const buildOfTable = Effect.fnUntraced(function* (
   sql: Sql,
   versions: ReadonlyArray<Projection.Any>,
   asked: FoundReadModel["build"]

@@ -87,7 +87,7 @@ export interface RowExplanation {
 const mostRows = 2_000_000
 
 /** The ranges of the log that the build has processed, as far as the log still has them. */
-const rangesOf = Effect.fnUntraced(function* (
+export const rangesOf = Effect.fnUntraced(function* (
   log: Log["Service"],
   positions: ReadonlyArray<BuildPosition>,
   { from, until }: Pick<ExplainRequest, "from" | "until">
@@ -281,8 +281,9 @@ const replayOf = Effect.fnUntraced(function* (of: {
   return replay
 })
 
-const differencesOf = (
-  { relation }: WatchedRow,
+/** The columns in which two rows differ. */
+export const differencesOf = (
+  { relation }: Pick<WatchedRow, "relation">,
   stored: Row | undefined,
   replayed: Row | undefined
 ): ReadonlyArray<DifferentColumn> =>
@@ -295,7 +296,7 @@ const isRounding = (a: unknown, b: unknown) =>
   typeof a === "number" && typeof b === "number" && Math.abs(a - b) <= 1e-9 * Math.max(Math.abs(a), Math.abs(b))
 
 /** Events that were replayed and of which it is not known what they saw of lookups. */
-const unjournalledOf = (
+export const unjournalledOf = (
   sql: Sql,
   { enrich, name, version }: Projection.Any,
   partitions: ReadonlyArray<PartitionRange>

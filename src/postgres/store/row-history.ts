@@ -1,8 +1,10 @@
 // Reads a row of a build and the positions that the build has processed, at one moment, and what became of single events.
 import * as Effect from "effect/Effect"
 import type { RetryOwner } from "../../dead-letter/retry-record.ts"
+import type { Relation } from "../../model/columns.ts"
+import { keyText } from "../../model/fields.ts"
 import type { Projection } from "../../model/projection.ts"
-import { query, transaction, type Sql } from "../client/client.ts"
+import { query, type Session, type Sql, transaction } from "../client/client.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
 import { relationsOf } from "./ddl.ts"
 import { readRowsStatement } from "./read-rows.ts"
@@ -22,23 +24,54 @@ export interface StoredRowState {
   readonly row: Readonly<Record<string, unknown>> | undefined
   readonly positions: ReadonlyArray<BuildPosition>
 }
+const positionsOf = (tx: Session, { name, version }: Projection.Any) =>
+  tx<Array<BuildPosition>>`
+    select topic, partition, first_position as first, next_position as next from millrace.progress
+    where projection = ${name} and version = ${version} order by topic, partition`
 /** Reads the row with this key and the positions of its build in one snapshot. The projection's version is the build's number. */
 export const readRowState = (sql: Sql, projection: Projection.Any, name: string, key: Record<string, unknown>) =>
   transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* query("begin a snapshot", () => tx.unsafe("set transaction isolation level repeatable read, read only"))
-      const positions = yield* query(
-        "read the positions of a build",
-        () => tx<Array<BuildPosition>>`
-          select topic, partition, first_position as first, next_position as next from millrace.progress
-          where projection = ${projection.name} and version = ${projection.version} order by topic, partition`
-      )
+      const positions = yield* query("read the positions of a build", () => positionsOf(tx, projection))
       const { parameters, text } = readRowsStatement(projection, name, [key])
       const [row] = yield* query(`read a row of ${name}`, () =>
         tx.unsafe<Array<Record<string, unknown>>>(text, parameters)
       )
       return { row, positions } satisfies StoredRowState
+    })
+  )
+
+/** A row to read: an id, the name of its table or window, and its key. */
+export interface RowAddress {
+  readonly id: string
+  readonly name: string
+  readonly relation: Relation
+  readonly key: Record<string, unknown>
+}
+/** Reads rows of one build, by their ids, and the positions of the build in one snapshot. A row that does not exist is undefined. */
+export const readRowStates = (sql: Sql, projection: Projection.Any, rows: ReadonlyArray<RowAddress>) =>
+  transaction(
+    sql,
+    Effect.fnUntraced(function* (tx) {
+      yield* query("begin a snapshot", () => tx.unsafe("set transaction isolation level repeatable read, read only"))
+      const positions = yield* query("read the positions of a build", () => positionsOf(tx, projection))
+      const found = new Map<string, StoredRowState["row"]>(rows.map(({ id }) => [id, undefined]))
+      for (const [name, some] of Map.groupBy(rows, (row) => row.name)) {
+        const { relation } = some[0]!
+        const ids = new Map(some.map(({ id, key }) => [keyText(relation.key, key), id]))
+        const { parameters, text } = readRowsStatement(
+          projection,
+          name,
+          some.map(({ key }) => key)
+        )
+        const read = yield* query(`read rows of ${name}`, () =>
+          tx.unsafe<Array<Record<string, unknown>>>(text, parameters)
+        )
+        for (const row of read) found.set(ids.get(keyText(relation.key, row)) ?? "", { ...row })
+      }
+      return { rows: found, positions } as const
     })
   )
 

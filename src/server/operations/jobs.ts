@@ -14,12 +14,12 @@ const most = { running: 8, ended: 50 }
 /** How long a request waits for its job to end, in milliseconds: it then has the result at once. */
 const momentMs = 1_000
 
-/** What kind of operation a job is. `plan` and `explain` change nothing, and hold nothing else up. */
-export type JobKind = "plan" | "rebuild" | "diff" | "promote" | "explain"
+/** What kind of operation a job is. `plan`, `explain` and `history` change nothing, and hold nothing else up. */
+export type JobKind = "plan" | "rebuild" | "diff" | "promote" | "explain" | "history"
 /** What is to be run. */
 export interface NewJob {
   readonly kind: JobKind
-  /** What it is about: a projection, or a read model. */
+  /** What it is about: a projection, a read model, or a key. */
   readonly subject: string
   /** The command that does the same. */
   readonly command: string
@@ -39,7 +39,7 @@ interface Job extends Omit<NewJob, "run"> {
 }
 /** Of jobs about one subject, one of a group runs at a time. */
 const groupOf = ({ kind }: Pick<Job, "kind">) => (isReading(kind) ? kind : "change")
-const isReading = (kind: JobKind) => kind === "plan" || kind === "explain"
+const isReading = (kind: JobKind) => kind === "plan" || kind === "explain" || kind === "history"
 const stateOf = ({ endedAt, problem }: Job) =>
   endedAt === undefined ? "running" : problem === undefined ? "done" : "failed"
 

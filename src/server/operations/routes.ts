@@ -1,6 +1,7 @@
 // The routes of operations, `/v1/operations/…`: what the commands of the command line do, for the scope `operate`.
 import type { FastifyInstance } from "fastify"
 import { deadLetters } from "./dead-letters.ts"
+import { history } from "./history.ts"
 import { Jobs } from "./jobs.ts"
 import { type OperationParts, readBodies } from "./parts.ts"
 import { projections } from "./projections.ts"
@@ -13,6 +14,7 @@ export const operations = (app: FastifyInstance, given: Omit<OperationParts, "jo
   app.addHook("onClose", () => parts.jobs.close())
   readBodies(app, parts)
   system(app, parts)
+  history(app, parts)
   deadLetters(app, parts)
   projections(app, parts)
   timers(app, parts)

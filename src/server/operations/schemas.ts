@@ -73,7 +73,7 @@ export const jobOf = (kind: Json, result: Json): Json =>
   object({
     id: text,
     kind,
-    subject: described(text, "the projection, or the read model"),
+    subject: described(text, "the projection, the read model, or the key"),
     command,
     by: described(text, "who started it"),
     state: oneOf("running", "done", "failed"),
@@ -198,7 +198,56 @@ export const explanations = list(
     notes: list(text)
   })
 )
+const row = nullable(anyObject)
+/** What the events of a key did to its rows, in each projection that writes rows. */
+export const histories = object({
+  key: text,
+  projections: list(
+    object(
+      { projection: text, problem: described(nullable(text), "why it has no history here; null if it has one") },
+      {
+        version: integer,
+        build: integer,
+        rows: list(
+          object({
+            id: integer,
+            table: text,
+            key: anyObject,
+            other_keys: described(integer, "how many events of other keys wrote it"),
+            before: described(row, "the row before the first of the events; null if there was none"),
+            replayed: described(row, "what the replay gives"),
+            stored: described(row, "what the database has"),
+            same: described(nullable(flag), "whether they are the same; null if they cannot be compared")
+          })
+        ),
+        events: list(
+          object({
+            topic: text,
+            partition: integer,
+            position: integer,
+            retries: described(nullable(integer), "the position of the dead letter that the record retries"),
+            key: nullable(text),
+            type: nullable(text),
+            event_id: nullable(text),
+            event_time: number,
+            appended_at: nullable(number),
+            outcome: oneOf("applied", "without_effect", "late", "dead_letter", "duplicate"),
+            changes: described(
+              list(object({ row: described(integer, "the id of a row"), value: row })),
+              "the rows that it changed, as they were after it; null: it deleted the row"
+            )
+          })
+        ),
+        omitted: described(integer, "how many earlier events were left out"),
+        complete: described(flag, "whether all partitions were replayed, and not only those of the key"),
+        left: described(integer, "how many records were not replayed, because the request does not allow so many"),
+        partitions: list(anyObject),
+        notes: described(list(text), "what the replay cannot know")
+      }
+    )
+  )
+})
 /** A job of any kind. */
-export const anyJob = jobOf(oneOf("plan", "rebuild", "diff", "promote", "explain"), {
-  anyOf: [rebuildPlan, rebuilt, difference, promoted, explanations]
+export const anyJob = jobOf(oneOf("plan", "rebuild", "diff", "promote", "explain", "history"), {
+  anyOf: [rebuildPlan, rebuilt, difference, promoted, explanations, histories]
 })

@@ -71,11 +71,10 @@ const readForwards = async (parts: StreamParts, request: PageRequest): Promise<R
   const { mayGoOn, read } = reading(parts, request)
   const records: Array<LogRecord> = []
   let next = from
-  let end: Position
   let size = 0
-  do {
+  while (true) {
     const batch = await read(next)
-    end = batch.end
+    const { end } = batch
     const found = batch.records.filter((record) => isShown(record) && wants?.(record) !== false)
     for (const [i, record] of found.entries()) {
       records.push(record)
@@ -85,10 +84,11 @@ const readForwards = async (parts: StreamParts, request: PageRequest): Promise<R
       const after = found[i + 1]?.position ?? batch.next
       return { records, end, next: after, searched: { from, to: after } }
     }
-    if (batch.next <= next) break
+    const hasMoved = batch.next > next
     next = batch.next
-  } while (wants !== undefined && next < end && mayGoOn(next - from))
-  return { records, end, next, searched: { from, to: next } }
+    if (wants === undefined || !hasMoved || next >= end || !mayGoOn(next - from))
+      return { records, end, next, searched: { from, to: next } }
+  }
 }
 
 const readBackwards = async (parts: StreamParts, request: PageRequest): Promise<RecordPage> => {
@@ -124,8 +124,9 @@ const readRange = async (read: ReturnType<typeof reading>["read"], from: Positio
   while (next < to) {
     const batch = await read(next)
     end = batch.end
-    records = [...records, ...batch.records.filter(({ position }) => position < to)]
-    bytes = sizeOf(records)
+    const found = batch.records.filter(({ position }) => position < to)
+    records.push(...found)
+    bytes += sizeOf(found)
     let gone = 0
     while (bytes > pageBytes && gone < records.length - 1) bytes -= records[gone++]!.value?.length ?? 0
     if (gone > 0) first = records[gone - 1]!.position + 1

@@ -267,6 +267,23 @@ describe("tenants", () => {
       seen.push(event.event_id)
     }
     streamed.close()
+    // whole records and searches by key are the tenant's own, too
+    const whole = await stream(`${server.url}${path}&envelope=record&access_token=${acme}`)
+    let last = ""
+    while (last !== a.event_id) {
+      const [{ data } = {}] = await whole.records(1)
+      const record = JSON.parse(data!) as { readonly event_id: string; readonly tenant: string }
+      expect(record.tenant).toBe("acme")
+      last = record.event_id
+    }
+    whole.close()
+    const search = async (key: string) => {
+      const query = `key=${b.entity_id}&order=desc&limit=1000`
+      const found = await fetch(`${server.url}/v1/topics/events.raw.v1/records?${query}`, { headers: bearer(key) })
+      const { records } = (await found.json()) as { readonly records: ReadonlyArray<{ readonly event_id: string }> }
+      return records.some(({ event_id: id }) => id === b.event_id)
+    }
+    expect([await search(acme), await search(globex)]).toEqual([false, true])
   })
 
   test("a stream of an aggregate belongs to the tenant whose command created it: others neither read nor change it", async () => {

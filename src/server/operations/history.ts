@@ -1,0 +1,97 @@
+// The route of a key's history: what its events did to its rows, by a replay.
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { FastifyInstance } from "fastify"
+import { jsonText } from "../../system/explanation-json.ts"
+import { keyHistory } from "../../system/key-history.ts"
+import { keyHistoryJson } from "../../system/key-history-json.ts"
+import { described, oneOf } from "../http/json-schema.ts"
+import { jsonSchemaOf } from "../http/openapi.ts"
+import { Problem } from "../http/problem.ts"
+import { addRoute, bodyOf, jsonType, type OperationParts, parametersOf } from "./parts.ts"
+import * as Schemas from "./schemas.ts"
+import { jobOf, responses } from "./schemas.ts"
+
+const path = "/v1/operations"
+/** How much a history has by default, and at most. */
+const usual = { limit: 200, records: 200_000 }
+const most = { limit: 1_000, records: 10_000_000 }
+
+const History = Schema.Struct({
+  key: Schema.String,
+  limit: Schema.optional(Schema.Int),
+  records: Schema.optional(Schema.Int),
+  partitions: Schema.optional(Schema.Literals(["key", "all"]))
+})
+
+/** Adds `POST /v1/operations/history`. */
+export const history = (app: FastifyInstance, { jobs, limits, system }: OperationParts): void => {
+  addRoute(
+    app,
+    "POST",
+    `${path}/history`,
+    {
+      summary: "What the events of a key did to its rows, in each projection",
+      description:
+        "Replays the live builds in memory. The rows of a key are those that have it in a column of their primary key, and those that its events write. " +
+        `limit: how many events of each projection the answer has, the last ones (${usual.limit}, at most ${most.limit}). records: how many records of each ` +
+        `projection are replayed at most (${usual.records}, at most ${most.records}). partitions: key (default) replays those that the key's events are ` +
+        "in, and all of them only if what that gives is not what the database has; all replays them in any case.",
+      body: jsonSchemaOf(History),
+      response: responses(
+        {
+          200: described(jobOf(oneOf("history"), Schemas.histories), "it has ended"),
+          202: described(jobOf(oneOf("history"), Schemas.histories), "it runs; poll it at Location")
+        },
+        400,
+        409,
+        422,
+        429,
+        503
+      )
+    },
+    async (request, reply) => {
+      parametersOf(request, [])
+      const body = bodyOf(request, History, limits)
+      for (const name of ["limit", "records"] as const) {
+        const value = body[name] ?? usual[name]
+        if (value < 1 || value > most[name])
+          throw new Problem(
+            422,
+            "invalid_operation",
+            `${name} is ${value}`,
+            `use a number from 1 to ${most[name]}`,
+            undefined,
+            name
+          )
+      }
+      const { application, database, log } = system
+      const text = JSON.stringify(body).replaceAll("'", String.raw`'\''`)
+      const started = await jobs.start({
+        kind: "history",
+        subject: body.key,
+        command: `curl -X POST http://${request.host}${path}/history -H 'content-type: application/json' -d '${text}'`,
+        by: request.principal.name,
+        run: (progress) =>
+          Effect.map(
+            keyHistory(
+              { application, sql: database.sql, log },
+              {
+                key: body.key,
+                mostEvents: body.limit ?? usual.limit,
+                mostRecords: body.records ?? usual.records,
+                isAll: body.partitions === "all",
+                onProgress: (projection, done, total) => progress({ projection, replayed: done, total })
+              }
+            ),
+            (found) => jsonText(keyHistoryJson(body.key, found))
+          )
+      })
+      return reply
+        .code(started.status)
+        .header("location", `${path}/jobs/${started.id}`)
+        .type(jsonType)
+        .send(started.json)
+    }
+  )
+}
