@@ -15,7 +15,8 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   // the client of Kafka stands on nothing of the project but text, so that another client can replace it alone
   ["model", "kafka/protocol"],
   ["log", "monitor"],
-  ["dead-letter", "erasure"],
+  ["dead-letter"],
+  ["erasure"],
   ["runner", "relay", "subscription"],
   ["aggregate"],
   ["bridge", "memory"],

@@ -5,6 +5,7 @@ import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import type { Aggregate } from "../model/aggregate.ts"
 import { redacted } from "../erasure/sealed.ts"
+import { unreadablePersonal } from "../erasure/unreadable.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import type { EventStore, Loaded, LoadError, RecordedEvent } from "./event-store.ts"
 import { AggregateFailed, reasonOf, UnreadableEvent } from "./failures.ts"
@@ -75,11 +76,13 @@ export const decodeEvent = <Ev>(
   aggregate: Aggregate.Any,
   { schemaVersion, stream, type, value, version }: RecordedEvent
 ): Ev => {
+  const fields = personalFieldsOf(aggregate.eventTypes, type, schemaVersion ?? 1)
   try {
-    const fields = personalFieldsOf(aggregate.eventTypes, type, schemaVersion ?? 1)
     return aggregate.decode(redacted(JSON.parse(value), fields), schemaVersion ?? 1)
   } catch (error) {
-    throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason: reasonOf(error) })
+    // what is wrong is logged and answered, so it must not quote personal data
+    const known = fields.size === 0 ? error : unreadablePersonal(error, type, schemaVersion ?? 1, aggregate.eventTypes)
+    throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason: reasonOf(known) })
   }
 }
 /** The state after more events. Throws `UnreadableEvent` and `AggregateFailed`. */

@@ -7,6 +7,7 @@ import { parseJson } from "../log/json.ts"
 import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import { type FindKey, isErased, redacted, unseal } from "../erasure/sealed.ts"
+import { unreadablePersonal } from "../erasure/unreadable.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
@@ -101,8 +102,8 @@ export class EventDecoder {
   }
 
   /**
-   * Decodes JSON that was encrypted, with what replaces erased fields. What does not fit the source's schemas is not quoted, because the message
-   * is stored in a dead letter.
+   * Decodes JSON that was encrypted, with what replaces erased fields. The path of what does not fit the source's schemas is named, and not the value,
+   * because the message is stored in a dead letter.
    */
   private decodeOpen(open: unknown, { schemaVersion = 1 }: LogRecord): object {
     const { type } = open as { readonly type: string }
@@ -111,10 +112,8 @@ export class EventDecoder {
         redacted(open, personalFieldsOf(this.source.eventTypes, type, schemaVersion)),
         schemaVersion
       )
-    } catch {
-      throw new Error(
-        `version ${schemaVersion} of event type ${type} cannot decode it; why is left out, because that could quote personal data`
-      )
+    } catch (error) {
+      throw unreadablePersonal(error, type, schemaVersion, this.source.eventTypes)
     }
   }
   /** The JSON with its personal fields, or with the note that they are erased. The same object if nothing is encrypted. */

@@ -2,6 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { maySeal } from "../erasure/sealed.ts"
+import { isUnreadablePersonal } from "../erasure/unreadable.ts"
 import { describeError, EarlierParked, isEarlierParked, thrownAt } from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
@@ -33,7 +34,8 @@ export const busy = ({ code, reason }: Unstorable): StoreError =>
 /** The failure of an event with personal fields, by its name and where it was thrown: what is stored and published of it must not quote the fields. */
 const withoutPersonalText = (failed: FailedEvent): FailedEvent => {
   const { error, record } = failed
-  if (record.value === null || !maySeal(record.value) || isEarlierParked(error)) return failed
+  if (record.value === null || !maySeal(record.value) || isEarlierParked(error) || isUnreadablePersonal(error))
+    return failed
   const at = thrownAt(error)
   const hidden = new Error(
     `its message is hidden, because it may quote personal fields of the event${at === undefined ? "" : `; it was thrown at ${at}`}`

@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema"
 import { assert, describe, expect, test } from "vitest"
 import { type FindKey, keyOf, redacted, seal, sealedField, unseal } from "../../src/erasure/sealed.ts"
 import { Aggregate, Event, Personal, Projection } from "../../src/index.ts"
+import { unreadablePersonal } from "../../src/erasure/unreadable.ts"
 import { EventDecoder } from "../../src/runner/event-decoder.ts"
 import { personalFields } from "../../src/model/personal.ts"
 
@@ -139,9 +140,64 @@ describe("A decoder of sealed events", () => {
     const newest = { type: "named", id: "ada", name: "gone", initial: "a" }
     assert.deepStrictEqual(decode({ name: "ann", initial: "a" }, 2, null), newest as never)
   })
-  test("does not quote what does not fit the schema", () => {
+  test("names the field that does not fit the schema, and does not quote its value", () => {
     expect(() => decode({ name: 19_800_101 }, 1)).toThrow(
-      "version 1 of event type named cannot decode it; why is left out, because that could quote personal data"
+      "version 1 of event type named cannot be decoded: `name` does not fit the schema; its value is left out, because that could be personal data"
     )
+    expect(() => decode({ name: "ann" }, 2)).toThrow(
+      "version 2 of event type named cannot be decoded: `initial` is missing"
+    )
+    expect(() => decode({ name: "ann" }, 3)).toThrow("event type named has no version 3")
+  })
+})
+
+describe("What is wrong with an event with personal fields", () => {
+  const Line = Schema.Struct({
+    text: Schema.String.check(Schema.makeFilter((text) => text !== "secret" || `it is ${text}`))
+  })
+  const Noted = Event.make("noted", {
+    id: Schema.String,
+    note: Personal(Schema.Struct({ lines: Schema.Array(Line), phones: Schema.Record(Schema.String, Schema.Int) }), {
+      redacted: { lines: [], phones: {} }
+    })
+  }).upcast({ id: Schema.String, note: Personal(Schema.String) }, ({ id, note }) => {
+    throw Object.assign(new TypeError(`cannot use ${note.lines[0]?.text}`), { id })
+  })
+  const problemOf = (note: unknown, thrown?: unknown) => {
+    try {
+      throw thrown ?? Noted.decode({ type: "noted", id: "a", note }, 1)
+    } catch (error) {
+      const found = unreadablePersonal(error, "noted", 1, new Map([["noted", Noted]]))
+      return `${found.name} ${found.message}`
+    }
+  }
+  const unfit = (path: string) =>
+    `SchemaError version 1 of event type noted cannot be decoded: \`${path}\` does not fit the schema; its value is left out, because that could be personal data`
+  test.each([
+    [{ lines: [{ text: "a" }, { text: 7 }], phones: {} }, unfit("note.lines[1].text")],
+    // what a check of the schema says may quote the value
+    [{ lines: [{ text: "secret" }], phones: {} }, unfit("note.lines[0].text")],
+    [
+      { lines: [{}], phones: {} },
+      "SchemaError version 1 of event type noted cannot be decoded: `note.lines[0].text` is missing"
+    ],
+    // the key of a record is no name that a schema declares
+    [{ lines: [], phones: { secret: "1" } }, unfit("note.phones.*")],
+    ["secret", unfit("note")]
+  ])("%j is named by the path of the field", (note, expected) => {
+    expect(problemOf(note)).toBe(expected)
+  })
+  test("what an upcaster throws is named by where, without its message", () => {
+    const found = problemOf({ lines: [{ text: "a-secret" }], phones: {} })
+    expect(found).toMatch(
+      /^TypeError version 1 of event type noted cannot be decoded or upcast: TypeError was thrown at .*erasure\.test\.ts:\d+/
+    )
+    expect(found).not.toContain("secret")
+  })
+  test("whatever was thrown", () => {
+    const { proxy, revoke } = Proxy.revocable({}, {})
+    revoke()
+    expect(problemOf(undefined, proxy)).toContain("Error was thrown")
+    expect(problemOf(undefined, "secret")).not.toContain("secret")
   })
 })
