@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import { SubjectErased } from "../erasure/errors.ts"
 import type { Aggregate } from "../model/aggregate.ts"
+import { hasPersonalData } from "../model/erasures.ts"
 import { answerOfRejection, type CommandContext, decideOn, type Outcome, rejectionOfAnswer } from "./command.ts"
 import { EventStoreError, VersionConflict } from "./errors.ts"
 import type { Answer, Append, Appended, AppendError, EventStore, Expected } from "./event-store.ts"
@@ -228,7 +229,8 @@ const saveSnapshot = (store: Store, chain: ChainStream) =>
     const save = Effect.gen(function* () {
       const text = yield* Effect.try({ try: () => snapshotText(aggregate, state), catch: (error) => error })
       const { subjects, version } = state
-      const snapshot = { shape: shapeOf(aggregate), version, state: text, subjects: [...subjects] }
+      const personal = hasPersonalData(aggregate)
+      const snapshot = { shape: shapeOf(aggregate), version, state: text, subjects: [...subjects], personal }
       yield* store.saveSnapshot(aggregate.name, stream, snapshot)
     })
     return save.pipe(

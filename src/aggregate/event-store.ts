@@ -201,6 +201,8 @@ export interface NewSnapshot {
   readonly state: string
   /** The people whose personal data the state may have: an erasure deletes the snapshot. */
   readonly subjects: ReadonlyArray<string>
+  /** Whether the state may have personal data of the subjects: the store seals it. */
+  readonly personal?: boolean
 }
 
 /** Every error of an append. */

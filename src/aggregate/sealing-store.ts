@@ -2,11 +2,28 @@
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { SubjectKeysError } from "../erasure/errors.ts"
-import { maySeal, seal, type SubjectKey, unseal } from "../erasure/sealed.ts"
+import {
+  isSealedState,
+  keysOfState,
+  maySeal,
+  openState,
+  seal,
+  sealState,
+  type SubjectKey,
+  unseal
+} from "../erasure/sealed.ts"
 import type { SubjectKeys } from "../erasure/subject-keys.ts"
 import { shown } from "../text/text.ts"
 import { EventStoreError } from "./errors.ts"
-import { type Answer, type Append, EventStore, type NewEvent, type RecordedEvent } from "./event-store.ts"
+import {
+  type Answer,
+  type Append,
+  EventStore,
+  type Loaded,
+  type NewEvent,
+  type NewSnapshot,
+  type RecordedEvent
+} from "./event-store.ts"
 
 type Store = EventStore["Service"]
 type Operation = EventStoreError["operation"]
@@ -36,12 +53,43 @@ const failedKeys =
   ({ cause, message, retryable }: SubjectKeysError): Effect.Effect<never, EventStoreError> =>
     Effect.fail(new EventStoreError({ operation, aggregate, retryable, reason: message, cause }))
 
+/** The text of a snapshot whose state cannot be opened: as any that cannot be read, it is ignored. */
+const unreadable = ""
+
+/** Opens and stores snapshots whose states are sealed by the keys of their subjects. */
+const sealedSnapshots = (store: Store, keys: SubjectKeys["Service"]) => ({
+  open: Effect.fnUntraced(function* (aggregate: string, stream: string, { snapshot }: Loaded) {
+    if (snapshot === undefined || !isSealedState(snapshot.state)) return snapshot
+    const { state, version } = snapshot
+    const find = yield* keys
+      .forValues(keysOfState(state))
+      .pipe(Effect.catchTag("SubjectKeysError", failedKeys("load", aggregate)))
+    return { version, state: openState(state, { aggregate, stream, version }, find) ?? unreadable }
+  }),
+  save: Effect.fnUntraced(function* (aggregate: string, stream: string, snapshot: NewSnapshot) {
+    const { personal = false, state, subjects, version } = snapshot
+    if (!personal || subjects.length === 0) return yield* store.saveSnapshot(aggregate, stream, snapshot)
+    const found = yield* keys.newest(subjects).pipe(
+      Effect.catchTags({
+        SubjectKeysError: failedKeys("snapshot", aggregate),
+        // what was folded before an erasure is not stored after it
+        SubjectErased: () => Effect.succeed(undefined)
+      })
+    )
+    if (found === undefined) return
+    const sealing = subjects.map((subject) => found.get(subject)!)
+    const text = sealState(state, sealing, { aggregate, stream, version })
+    yield* store.saveSnapshot(aggregate, stream, { ...snapshot, state: text })
+  })
+})
+
 /**
- * A store that seals the personal fields of events with keys of their subjects, and opens them when it reads. An append fails with `SubjectErased`
- * if the subject was erased. In an event whose key was destroyed the field `$erased` says so, and the personal fields are missing: decoding
- * replaces them. An event that cannot be decrypted fails its read with an `EventStoreError` that names it.
+ * A store that seals the personal fields of events with keys of their subjects, and states of snapshots that may have them, and opens both when it
+ * reads. An append fails with `SubjectErased` if the subject was erased. In an event whose key was destroyed the field `$erased` says so, and the
+ * personal fields are missing: decoding replaces them. An event that cannot be decrypted fails its read with an `EventStoreError` that names it.
  */
 export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
+  const snapshots = sealedSnapshots(store, keys)
   const sealAll = Effect.fnUntraced(function* (appends: ReadonlyArray<Append>, commandId: string) {
     const subjects = new Set(
       appends.flatMap(({ events }) => events.filter(isPersonal).map((event) => event.subjects![0]!))
@@ -86,8 +134,10 @@ export const sealing = (store: Store, keys: SubjectKeys["Service"]): Store => {
       const loaded = yield* store.load(aggregate, stream, options)
       const events = yield* openAll("load", loaded.events)
       const answered = loaded.answered === undefined ? {} : { answered: yield* openAnswer(loaded.answered) }
-      return { ...loaded, events, ...answered }
+      const snapshot = yield* snapshots.open(aggregate, stream, loaded)
+      return { ...loaded, events, ...answered, ...(snapshot !== undefined && { snapshot }) }
     }),
+    saveSnapshot: snapshots.save,
     read: (aggregate, stream, options) =>
       store
         .read(aggregate, stream, options)

@@ -1,9 +1,11 @@
-// Sealed events: the personal fields of an event, encrypted into one text of its JSON by a key of its subject. Pure but for random bytes.
+// Sealed events: the personal fields of an event, encrypted into one text of its JSON by a key of its subject. Sealed states: the state of a snapshot,
+// encrypted by the keys of all its subjects. Pure but for random bytes.
 //
 // AES-256-GCM with a random 12-byte nonce; the aggregate, the stream and the event's id are authenticated with it, so that a text which is
 // moved to another event does not open. The technique is known as crypto-shredding: destroying the key erases all copies of the data.
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto"
+import { createCipheriv, createDecipheriv, createHash, randomBytes } from "node:crypto"
 import type { PersonalFields } from "../model/personal.ts"
+import { UnreadablePersonal } from "./unreadable.ts"
 
 /** The field of a stored event's JSON that has its encrypted fields. */
 export const sealedField = "$sealed"
@@ -116,14 +118,65 @@ export const unseal = (json: unknown, at: EventAddress, find: FindKey): unknown 
   const { [sealedField]: _, ...open } = json as Json
   const key = find({ subject: sealed.s, number: sealed.k })
   if (key === undefined)
-    throw new Error(`its personal fields need key ${sealed.k} of their subject, which the database does not have`)
+    throw new UnreadablePersonal(
+      `its personal fields need key ${sealed.k} of their subject, which the database does not have`
+    )
   if (key === null) return erasedJson(open, sealed.a ?? [])
   let personal: Json
   try {
     const text = decrypted(Buffer.from(sealed.v, "base64"), key, authenticated(at))
     personal = JSON.parse(Buffer.from(text).toString("utf8")) as Json
   } catch {
-    throw new Error("its personal fields cannot be decrypted: they were changed, or belong to another event")
+    throw new UnreadablePersonal(
+      "its personal fields cannot be decrypted: they were changed, or belong to another event"
+    )
   }
   return { ...open, ...personal }
+}
+
+/** The snapshot that a sealed state belongs to. */
+export interface StateAddress {
+  readonly aggregate: string
+  readonly stream: string
+  readonly version: number
+}
+interface SealedState {
+  readonly k: ReadonlyArray<readonly [subject: string, number: number]>
+  readonly v: string
+}
+const stateAad = ({ aggregate, stream, version }: StateAddress) =>
+  Buffer.from(JSON.stringify(["state", aggregate, stream, version]))
+/** One key of several, which nobody has who lacks one of them. */
+const combined = (keys: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const hash = createHash("sha256").update("millrace state")
+  for (const key of keys) hash.update(key)
+  return hash.digest()
+}
+
+/** A state's text, encrypted so that all of these keys are needed to read it: once one of them is destroyed, nobody can. */
+export const sealState = (text: string, keys: ReadonlyArray<SubjectKey>, at: StateAddress): string => {
+  const bytes = encrypted(Buffer.from(text), combined(keys.map(({ key }) => key)), stateAad(at))
+  const sealed: SealedState = {
+    k: keys.map(({ number, subject }) => [subject, number]),
+    v: Buffer.from(bytes).toString("base64")
+  }
+  return JSON.stringify({ [sealedField]: sealed })
+}
+const sealedState = (text: string): SealedState =>
+  (JSON.parse(text) as { readonly [sealedField]: SealedState })[sealedField]
+/** Whether a state's text is sealed. */
+export const isSealedState = (text: string): boolean => text.startsWith(`{"${sealedField}":`)
+/** Texts of the form that `SubjectKeys.forValues` takes, which name the keys that a sealed state needs. */
+export const keysOfState = (text: string): ReadonlyArray<string> =>
+  sealedState(text).k.map(([s, k]) => JSON.stringify({ [sealedField]: { s, k, v: "" } }))
+/** What `sealState` was given; undefined if a key is not known or was destroyed, or if it is the state of another snapshot. */
+export const openState = (text: string, at: StateAddress, find: FindKey): string | undefined => {
+  const { k, v } = sealedState(text)
+  const keys = k.map(([subject, number]) => find({ subject, number }))
+  if (!keys.every((key) => key !== undefined && key !== null)) return undefined
+  try {
+    return Buffer.from(decrypted(Buffer.from(v, "base64"), combined(keys), stateAad(at))).toString("utf8")
+  } catch {
+    return undefined
+  }
 }
