@@ -1,6 +1,6 @@
 // Judges a system's facts: what keeps it from being healthy, who is missing, what is tried again and what needs a person. Pure: no I/O.
 import { holdersText, type OpenGate } from "../postgres/store/gate-holders.ts"
-import type { ProcessRow } from "../postgres/store/processes.ts"
+import { besideRole, type ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
 import { counted } from "../text/counted.ts"
@@ -111,6 +111,8 @@ const processText = ({ host, pid }: ProcessRow) => `process ${pid} on ${host}`
 const oldestOf = (ages: ReadonlyArray<number | null>): number =>
   ages.reduce<number>((oldest, age) => Math.max(oldest, age ?? 0), 0)
 
+/** Whether a process does more than a program beside the system. */
+const isOfSystem = ({ roles }: ProcessRow): boolean => roles.some((role) => role !== besideRole)
 /** Which process did it last, if one that died did. */
 const lastText = (gone: ProcessRow | undefined) =>
   gone === undefined ? "" : `; ${processText(gone)} did, and was last seen ${durationText(gone.seenMs)} ago`
@@ -418,7 +420,8 @@ const judgeGate = ({ holders, projection, refusal }: Facts["gates"][number]): Ju
   isProblem: false
 })
 
-const judgeNothingRuns = ({ embeddedDir, partitions, processes, relays }: Facts): ReadonlyArray<Judged> => {
+const judgeNothingRuns = ({ embeddedDir, partitions, processes: all, relays }: Facts): ReadonlyArray<Judged> => {
+  const processes = all.filter(isOfSystem)
   if (processes.some(isAlive)) return []
   const records = partitions
     .filter(({ mode, removed }) => mode === "live" && !removed)

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { InlineMissing } from "../aggregate/errors.ts"
 import { aggregatesOf, type Application } from "../model/application.ts"
-import { declaredVersion } from "../model/build.ts"
+import { buildName, declaredVersion } from "../model/build.ts"
 import { commandsSubject } from "../monitor/ongoing-failures.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
 import {
@@ -14,14 +14,14 @@ import {
   type InlineWish,
   storeReleased
 } from "../postgres/store/lifecycles.ts"
-import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
+import { besideRole, type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
 import { isAlive } from "./findings.ts"
-import type { Presence } from "./presence.ts"
+import { Presence } from "./presence.ts"
 
 /** How often the database is asked, in milliseconds. */
 const everyMs = 1_000
-/** The role of processes that take commands. */
-const takesCommands = "gateway"
+/** The roles of processes that take commands: those of a system, and programs beside it. */
+const takesCommands = ["gateway", besideRole]
 
 /** The first inline projection of each aggregate that an application does not declare. Pure: no I/O. */
 export const missingInline = (
@@ -45,6 +45,7 @@ interface ThisProcess {
   /** `<name>_v<version>` of the projections that it declares. */
   readonly declares: ReadonlyArray<string>
 }
+const isTaker = (roles: ReadonlyArray<string>): boolean => takesCommands.some((role) => roles.includes(role))
 /**
  * The builds that are to be released, or no longer. One is released if no process that takes commands has its code. A process that has no role yet, or
  * is a command, decides as one that takes commands if there is no other. Pure: no I/O.
@@ -54,8 +55,8 @@ export const changedReleases = (
   processes: ReadonlyArray<ProcessRow>,
   self: ThisProcess
 ): ReadonlyArray<InlineWish> => {
-  const others = processes.filter((one) => one.id !== self.id && isAlive(one) && one.roles.includes(takesCommands))
-  const isOne = self.roles.includes(takesCommands) || (self.roles.length === 0 && others.length === 0)
+  const others = processes.filter((one) => one.id !== self.id && isAlive(one) && isTaker(one.roles))
+  const isOne = isTaker(self.roles) || (self.roles.length === 0 && others.length === 0)
   const taking = isOne ? [...others, self] : others
   if (taking.length === 0) return []
   return wishes.flatMap((wish) => {
@@ -109,4 +110,20 @@ export const watchInlineCode = Effect.fnUntraced(function* (
   )
   yield* look
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(everyMs), look)))
+})
+
+/**
+ * Counts this process, a program beside a system that sends commands of an application, among those that take commands, until the scope closes: the
+ * inline builds whose code it has are not released, or no longer.
+ */
+export const takeCommandsBeside = Effect.fnUntraced(function* (
+  application: Application.Any,
+  sql: Sql
+): Effect.fn.Return<void, never, Scope.Scope> {
+  if (aggregatesOf(application).length === 0) return
+  const presence = new Presence()
+  presence.declares = application.projections.map(({ projection }) => buildName(projection))
+  yield* presence.announce(sql)
+  yield* presence.add(besideRole)
+  yield* watchInlineCode(application, sql, presence)
 })

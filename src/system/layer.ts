@@ -13,6 +13,7 @@ import * as PostgresOnce from "../postgres/subscription/once.ts"
 import { FanOut, FanOutError } from "../subscription/fanout.ts"
 import { openDatabase } from "./database.ts"
 import { pulsarOptions } from "./environment.ts"
+import { takeCommandsBeside } from "./inline-code.ts"
 import { openEvents } from "./open-event-store.ts"
 import { openLog } from "./open-log.ts"
 
@@ -20,7 +21,10 @@ import { openLog } from "./open-log.ts"
 export interface LayerOptions {
   /** The state directory whose embedded database is used, or started for as long as the layer is open. Default `.millrace`. */
   readonly dataDir?: string
-  /** The application whose aggregates get commands. It is needed if it has inline projections: their rows are written with the events. */
+  /**
+   * The application whose aggregates get commands. It is needed if it has inline projections: their rows are written with the events. With it the
+   * program counts as a process that takes commands for as long as the layer is open.
+   */
   readonly application?: Application.Any
 }
 
@@ -57,6 +61,7 @@ export const layer = ({ application, dataDir = ".millrace" }: LayerOptions = {})
         published: makeNotifier(sql),
         ...(application !== undefined && { application })
       })
+      if (application !== undefined) yield* takeCommandsBeside(application, sql)
       return Context.make(Log, opened.log).pipe(
         Context.add(FanOut, pulsar ?? (yield* own)),
         Context.add(EventStore, eventStore)

@@ -7,7 +7,7 @@ import { readFailingTimers, readTimers, type TimerStatus } from "../postgres/sto
 import { type BuildStatus, readBuildRoles, readBuilds } from "../postgres/store/builds.ts"
 import { readDefinitionWarnings } from "../postgres/store/definitions.ts"
 import { readOpenGates } from "../postgres/store/gate.ts"
-import { type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
+import { besideRole, type ProcessRow, readProcesses } from "../postgres/store/processes.ts"
 import {
   countDeadLetters,
   type PartitionRow,
@@ -147,7 +147,8 @@ export const missedOrRunning = (
   const done = new Set<string>()
   return processes.filter((one) => {
     const duties = [
-      ...one.roles.map((role) => `role ${role}`),
+      // a program beside the system that ended is not missed
+      ...one.roles.filter((role) => role !== besideRole).map((role) => `role ${role}`),
       ...one.targets.map((target) => `relay ${target}`),
       ...one.projections.filter((build) => builds.has(build)).map((build) => `build ${build}`)
     ]

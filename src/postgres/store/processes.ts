@@ -3,6 +3,9 @@ import type * as Effect from "effect/Effect"
 import { query, type Sql, type SqlError } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
 
+/** The role of a program beside a system that sends commands by the library: it is no process of the system. */
+export const besideRole = "commands"
+
 /** What a process does. */
 export interface ProcessEntry {
   /** A UUID. */

@@ -4,14 +4,17 @@ import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { Aggregate, Application, EventStore, Projection } from "../../../src/index.ts"
 import { readBuilds } from "../../../src/postgres/store/builds.ts"
 import { readProcesses } from "../../../src/postgres/store/processes.ts"
 import type { Database } from "../../../src/system/database.ts"
+import { layer } from "../../../src/system/layer.ts"
 import { promote } from "../../../src/system/promote.ts"
 import { openSystem, runProjections } from "../../../src/system/system.ts"
 import { makeReadiness } from "../../../src/system/readiness.ts"
+import { untilProcessed } from "../../../src/system/until-processed.ts"
 import { Account, accounts } from "../../support/accounts.ts"
 import { foldedRows, shown } from "../../support/inline.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -216,3 +219,57 @@ test("both versions in one configuration: every process that has both takes comm
     yield* stopped(one)
     assert.isTrue(yield* last.ready)
   }))
+
+it.live(
+  "a program beside the system takes commands as its processes do: what it has the code of is not released, and what it lacks is, while no other one takes commands",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const own = yield* databaseOn(url, 12)
+        const { sql } = own
+        const database: Database = { ...own, embedded: false, failed: Effect.never }
+        // a process that runs the projections of the first version, and takes no commands
+        const system = yield* openSystem(applicationOf([v1]), database)
+        yield* Effect.forkScoped(runProjections(system))
+        const live = Effect.map(readBuilds(sql, "accounts"), (builds) => builds.find((build) => build.live)?.inline)
+        const until = (inline: boolean) =>
+          Effect.gen(function* () {
+            while ((yield* live) !== inline) yield* Effect.sleep("20 millis")
+          })
+        yield* until(true)
+        /** Opens `layer` with the code of a version, until `close`. */
+        const program = Effect.fnUntraced(function* (version: typeof v1) {
+          const scope = yield* Scope.make()
+          yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+          process.env["MILLRACE_DATABASE_URL"] = own.url
+          const context = yield* Layer.buildWithScope(layer({ application: applicationOf([version]) }), scope).pipe(
+            Effect.ensuring(Effect.sync(() => delete process.env["MILLRACE_DATABASE_URL"]))
+          )
+          const command = { type: "move", account_id: "a", at, amount: 1 } as const
+          const send = Effect.result(Effect.provide(Aggregate.execute(Account, "a", command), context))
+          return { send, close: Scope.close(scope, Exit.void) }
+        })
+        const opening = { type: "open", account_id: "a", at, owner: "ann" } as const
+        yield* Effect.provideService(Aggregate.execute(Account, "a", opening), EventStore, system.eventStore)
+
+        const newerCode = yield* program(v2)
+        yield* until(false)
+        while ((yield* newerCode.send)._tag === "Failure") yield* Effect.sleep("20 millis")
+        const liveCode = yield* program(v1)
+        yield* until(true)
+        assert.strictEqual((yield* liveCode.send)._tag, "Success")
+        const refused = yield* newerCode.send
+        assert.strictEqual(refused._tag === "Failure" && refused.failure._tag, "InlineMissing")
+        const roles = () => Effect.map(readProcesses(sql), (all) => all.flatMap((one) => one.roles).toSorted())
+        assert.deepStrictEqual(yield* roles(), ["commands", "commands", "projections"])
+        yield* liveCode.close
+        yield* until(false)
+        yield* newerCode.close
+        assert.deepStrictEqual(yield* roles(), ["projections"])
+        // what was appended while the build was released follows behind the log
+        yield* untilProcessed(system)
+        assert.deepStrictEqual(yield* shown(sql), yield* foldedRows(sql))
+      })
+    ),
+  60_000
+)
