@@ -157,7 +157,7 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "a snapshot does not name the subjects that its state is about",
-    patches: patch("src/aggregate/chain.ts", "state: text, subjects: [...subjects] }", "state: text, subjects: [] }"),
+    patches: patch("src/aggregate/chain.ts", "subjects: [...subjects], personal }", "subjects: [], personal }"),
     file: "integration/system/erasure.test.ts",
     title: "is sealed in the log"
   },
@@ -284,10 +284,26 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     name: "a decoder quotes what was encrypted",
     patches: patch(
       "src/runner/event-decoder.ts",
-      "    } catch {\n      throw new Error(\n        `version",
-      "    } catch (error) {\n      throw error\n      throw new Error(\n        `version"
+      "throw unreadablePersonal(error, type, schemaVersion, this.source.eventTypes)",
+      "throw error"
     ),
     file: unit,
-    title: "does not quote"
+    title: "names the field that does not fit the schema"
+  },
+  {
+    name: "the path of a field has a key that no schema declares",
+    patches: patch("src/erasure/unreadable.ts", 'names.has(key as PropertyKey) ? String(key) : "*"', "String(key)"),
+    file: unit,
+    title: "is named by the path of the field"
+  },
+  {
+    name: "snapshots have personal data in plain text",
+    patches: patch(
+      "src/aggregate/sealing-store.ts",
+      "if (!personal || subjects.length === 0)",
+      "if (personal || subjects.length === 0)"
+    ),
+    file: erasing,
+    title: "is sealed in the log"
   }
 ]
