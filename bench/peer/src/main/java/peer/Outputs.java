@@ -77,15 +77,15 @@ final class Outputs implements AutoCloseable {
     /** the number of the last event at the committed end of each partition, 0 where there is none */
     private long[] last(String topic) {
         long[] last = new long[Workload.PARTITIONS];
-        // a few, as the markers of transactions take offsets too
-        tail(topic, 10, r -> {
+        // the markers of transactions and time marks take offsets, too
+        tail(topic, 1_000, r -> {
             long i = Long.parseLong(Codec.parse(r.value(), Codec::readAlert).eventId().substring(2));
             last[r.partition()] = Math.max(last[r.partition()], i);
         });
         return last;
     }
 
-    /** shows the committed records of the last so many offsets of each partition */
+    /** shows the committed records of the last so many offsets of each partition, without time marks, which have no value */
     private void tail(String topic, long offsets, Verify.Each each) {
         List<TopicPartition> parts = new ArrayList<>();
         for (int p = 0; p < Workload.PARTITIONS; p++) parts.add(new TopicPartition(topic, p));
@@ -94,7 +94,7 @@ final class Outputs implements AutoCloseable {
         parts.forEach(t -> consumer.seek(t, Math.max(0, end.get(t) - offsets)));
         long until = System.nanoTime() + 5_000_000_000L;
         while (System.nanoTime() < until && parts.stream().anyMatch(t -> consumer.position(t) < end.get(t))) {
-            for (ConsumerRecord<String, byte[]> r : consumer.poll(Duration.ofMillis(50))) each.record(r);
+            for (ConsumerRecord<String, byte[]> r : consumer.poll(Duration.ofMillis(50))) if (r.value() != null) each.record(r);
         }
     }
 
