@@ -261,7 +261,7 @@ export const settingTable: ReadonlyArray<SettingEntry> = [
     "kafka.compression",
     { oneOf: ["none", "gzip", "snappy", "lz4", "zstd"] },
     "`none`, `gzip`, `snappy`, `lz4` or `zstd`, for what is produced",
-    { default: "none" }
+    { default: "zstd for what the relay publishes, else none" }
   ),
   one("Kafka", "KAFKA_REPLICATION", "kafka.replication", "integer", "replication factor of new topics", {
     default: "the broker's"

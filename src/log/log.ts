@@ -129,8 +129,8 @@ export interface Assignment {
 }
 /** How much one read returns. */
 export interface ReadOptions {
-  /** Bytes of values, at most; a larger record is returned by itself. Default 1 MiB. */
-  readonly maxBytes?: number
+  /** Bytes of values, at most; a larger record is returned by itself. A function is called at each read. Default 1 MiB. */
+  readonly maxBytes?: number | (() => number)
 }
 
 /** A partitioned log. */

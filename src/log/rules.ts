@@ -1,10 +1,13 @@
 // Rules that every adapter of the log follows: what may be declared and appended, and how a batch is split. Pure.
 import { afterString } from "./json.ts"
-import { type Batch, LogError, type NewRecord, type TopicSpec, UnknownTopic } from "./log.ts"
+import { type Batch, LogError, type NewRecord, type ReadOptions, type TopicSpec, UnknownTopic } from "./log.ts"
 import { counted } from "../text/counted.ts"
 
 /** The default of `ReadOptions.maxBytes`. */
-export const defaultMaxBytes = 1 << 20
+const defaultMaxBytes = 1 << 20
+/** How many bytes of values the next read may return at most. */
+export const maxBytesOf = ({ maxBytes = defaultMaxBytes }: ReadOptions = {}): number =>
+  typeof maxBytes === "number" ? maxBytes : maxBytes()
 
 /** Why a topic cannot be declared like this; undefined if it can. */
 export const specProblem = ({

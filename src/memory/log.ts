@@ -8,14 +8,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { type Cleaned, LogCleaner } from "../log/cleaner.ts"
 import { type GroupLocks, sharePartitions } from "../log/group.ts"
-import {
-  checkRecords,
-  specConflict,
-  defaultMaxBytes,
-  specProblem,
-  partitionProblem,
-  unknownTopic
-} from "../log/rules.ts"
+import { checkRecords, specConflict, maxBytesOf, specProblem, partitionProblem, unknownTopic } from "../log/rules.ts"
 import {
   type Assignment,
   type Batch,
@@ -24,6 +17,7 @@ import {
   type Position,
   type Reader,
   type ReadError,
+  type ReadOptions,
   type TopicSpec,
   type UnknownTopic
 } from "../log/log.ts"
@@ -76,18 +70,22 @@ const locksOf = (group: Group, partitions: number, next: () => number): GroupLoc
   }
 }
 
-const read = (partition: Partition, position: Position, maxBytes: number): Effect.Effect<Batch, ReadError> =>
+const read = (
+  partition: Partition,
+  position: Position,
+  options: ReadOptions | undefined
+): Effect.Effect<Batch, ReadError> =>
   Effect.suspend(() => {
-    const batch = partition.read(position, maxBytes)
+    const batch = partition.read(position, maxBytesOf(options))
     return "records" in batch ? Effect.succeed(batch) : Effect.fail(batch)
   })
 
 const open = Effect.fnUntraced(function* (
   partition: Partition,
   from: Position,
-  maxBytes: number
+  options: ReadOptions | undefined
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
-  yield* read(partition, from, maxBytes)
+  yield* read(partition, from, options)
   const latch = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const made = Latch.makeUnsafe(false)
@@ -100,7 +98,7 @@ const open = Effect.fnUntraced(function* (
   const take = Effect.gen(function* () {
     while (true) {
       latch.closeUnsafe()
-      const batch = yield* read(partition, position, maxBytes)
+      const batch = yield* read(partition, position, options)
       if (batch.next > position) {
         position = batch.next
         return batch
@@ -178,13 +176,9 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
     ends: (name) => Effect.map(find(name), ({ partitions }) => partitions.map((partition) => partition.bounds().end)),
     bounds: (name) => Effect.map(find(name), ({ partitions }) => partitions.map((partition) => partition.bounds())),
     read: (name, partition, position, options) =>
-      Effect.flatMap(find(name, partition), ({ partitions }) =>
-        read(partitions[partition]!, position, options?.maxBytes ?? defaultMaxBytes)
-      ),
+      Effect.flatMap(find(name, partition), ({ partitions }) => read(partitions[partition]!, position, options)),
     open: (name, partition, position, options) =>
-      Effect.flatMap(find(name, partition), ({ partitions }) =>
-        open(partitions[partition]!, position, options?.maxBytes ?? defaultMaxBytes)
-      ),
+      Effect.flatMap(find(name, partition), ({ partitions }) => open(partitions[partition]!, position, options)),
     assign: Effect.fnUntraced(function* (name, group, use, options) {
       const { partitions } = yield* find(name)
       const key = JSON.stringify([name, group])
@@ -195,7 +189,7 @@ export const make = (): { readonly log: Log["Service"]; readonly cleaner: LogCle
           topic: name,
           partition,
           generation,
-          open: (from, { maxBytes = defaultMaxBytes } = options ?? {}) => open(partitions[partition]!, from, maxBytes)
+          open: (from, own = options) => open(partitions[partition]!, from, own)
         }
         return use(assignment)
       })

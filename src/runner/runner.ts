@@ -20,6 +20,7 @@ import { Follower, type PartOfBatch } from "./follower.ts"
 import { LookupTable } from "./lookup-tables.ts"
 import { inOwnFiber } from "./own-fiber.ts"
 import { paced } from "./pacing.ts"
+import { BatchSize } from "./batch-size.ts"
 import { BehaviourSamplers } from "./behaviour.ts"
 import { PartitionProcessor } from "./partition-processor.ts"
 import { takerOf } from "./take-within.ts"
@@ -246,12 +247,13 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
   const turns = yield* CurrentFollowerTurns
   const parts = { projection, source, partitions, claim, lookupTables, store, links, samplers, turns }
   const processor = new PartitionProcessor(parts)
-  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))
+  const size = new BatchSize()
+  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions, size))
   // a reader keeps to the topic that it was opened on: it is the one that was looked at
   yield* assertSameTopic(claim)
   yield* clearReasons(claim, attempts)
   const measure = measured(projection, topic, partition)
-  const takeWithin = takerOf(reader.take)
+  const takeWithin = takerOf(Effect.tap(reader.take, (batch) => Effect.sync(() => size.note(batch))))
   const inPace = paced(claim, (part) => processor.process(part))
   const process = Effect.fnUntraced(function* (part: PartOfBatch) {
     const taken = performance.now()
@@ -275,8 +277,8 @@ const idleMs = 1_000
 /** How many bytes of values the batches of a build that follows hold together, and those of one partition at least and at most. */
 const bulkBytes = { all: 64 << 20, least: 1 << 20, most: 16 << 20 }
 /** A follower is mostly far behind, where large batches cost less for each event, and nobody waits for its commits. */
-const readingOf = ({ mode }: Claim, partitions: number): ReadOptions | undefined => {
-  if (mode !== "follower") return undefined
+const readingOf = ({ mode }: Claim, partitions: number, size: BatchSize): ReadOptions => {
+  if (mode !== "follower") return { maxBytes: () => size.maxBytes }
   return { maxBytes: Math.min(bulkBytes.most, Math.max(bulkBytes.least, Math.floor(bulkBytes.all / partitions))) }
 }
 

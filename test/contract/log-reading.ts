@@ -60,6 +60,30 @@ export const logReading = (it: Vitest.MethodsNonLive<Log>) => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("a reader asks how large a batch may be at each read", () =>
+    Effect.gen(function* () {
+      const log = yield* Log
+      const topic = yield* fresh()
+      yield* log.append(
+        topic,
+        range(0, 64).map((i) => record({ value: JSON.stringify(`${i}`.padStart(98)) }))
+      )
+      let maxBytes = 400
+      const reader = yield* log.open(topic, 0, 0, { maxBytes: () => maxBytes })
+      const counts: Array<number> = []
+      for (let taken = 0; taken < 64; taken += counts.at(-1)!) {
+        counts.push((yield* reader.take).records.length)
+        if (counts.length === 2) maxBytes = 1_600
+      }
+      assert.deepStrictEqual(counts.slice(0, 2), [4, 4])
+      // one read more may have been under way
+      assert.isTrue(
+        counts.slice(3, -1).every((n) => n === 16),
+        `${counts}`
+      )
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("a read returns at most `maxBytes` of values, but at least one record", () =>
     Effect.gen(function* () {
       const log = yield* Log

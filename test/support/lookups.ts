@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { Projection, ReadModel, Topic } from "../../src/index.ts"
 import type { LogCleaner } from "../../src/log/cleaner.ts"
-import { Log, type NewRecord, specOf } from "../../src/log/log.ts"
+import { type Assignment, Log, type NewRecord, specOf } from "../../src/log/log.ts"
 import { partitionOf } from "../../src/model/partitioner.ts"
 import { query, type Sql, transaction } from "../../src/postgres/client/client.ts"
 import * as PostgresLog from "../../src/postgres/log/log.ts"
@@ -84,8 +84,10 @@ export const open = Effect.fnUntraced(function* (root: string, projection: Proje
 })
 /** Runs a build. `maxBytes`: how large its batches are. */
 export const running = ({ log, store }: System, projection: Projection.Any, maxBytes?: number) => {
+  const limited: (assignment: Assignment) => Assignment = (assignment) =>
+    maxBytes === undefined ? assignment : { ...assignment, open: (from) => assignment.open(from, { maxBytes }) }
   const assign = (...[topic, group, use]: Parameters<typeof log.assign>) =>
-    log.assign(topic, group, use, maxBytes === undefined ? {} : { maxBytes })
+    log.assign(topic, group, (assignment) => use(limited(assignment)))
   return Runner.run(projection).pipe(
     Effect.provideService(Log, { ...log, assign: assign as typeof log.assign }),
     Effect.provideService(Store, store)

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { defaultMaxBytes } from "../../log/rules.ts"
+import { maxBytesOf } from "../../log/rules.ts"
 import { type Assignment, Log, type LogError, type ReadOptions } from "../../log/log.ts"
 import type { TopicAdmin as TopicsPort } from "../../log/topic-plan.ts"
 import { Client, endsOf, type KafkaOptions, offsets, register, retrying } from "../protocol/protocol.ts"
@@ -21,7 +21,7 @@ const defaultFetchBytes = 64 << 20
 const readingOf = (topic: string, partition: number, options: ReadOptions | undefined): PartitionReading => ({
   topic,
   partition,
-  maxBytes: options?.maxBytes ?? defaultMaxBytes
+  maxBytes: () => maxBytesOf(options)
 })
 
 /** A log on Kafka, and the planning and changing of its topics. */

@@ -32,7 +32,7 @@ const patienceMs = 30_000
 
 /** A partition to read, and how many bytes of it at once. */
 export interface PartitionReading extends TopicPartition {
-  readonly maxBytes: number
+  readonly maxBytes: () => number
 }
 
 const recreated = (topic: string) =>
@@ -52,12 +52,13 @@ export const read = (client: Client, reading: PartitionReading, position: Positi
     retrying(client, reading.topic, client.requestMs, async () => {
       const { id } = await topicWith(client, reading.topic, reading.partition)
       const leader = await client.leader(reading.topic, reading.partition)
-      const once = (broker: Broker) => fetchBatch(client, broker, { ...reading, id }, position, 0)
+      const once = (broker: Broker) =>
+        fetchBatch(client, broker, { ...reading, id, maxBytes: reading.maxBytes() }, position, 0)
       return client.use(leader, "read", once, client.requestMs * 2)
     })
   ).pipe(
     Effect.flatMap(orFail),
-    Effect.map((batch) => splitBatch(batch, reading.maxBytes)[0])
+    Effect.map((batch) => splitBatch(batch, reading.maxBytes())[0])
   )
 
 /** The failure of a new leader that does not have the position yet, which is within the partition's bounds: it will have it a moment later. */
@@ -65,6 +66,9 @@ const notYet = ({ message }: OutOfRange) => new KafkaFailure("moved", message, {
 
 /** How many bytes to request while nothing is expected: they count as held until the broker answers. */
 const idleBytes = 64 << 10
+
+/** A partition that is followed: of the topic with this id. */
+type FollowedPartition = PartitionReading & Pick<FetchSource, "id">
 
 /** A batch, and what it counts for in the budget, in bytes. */
 interface CountedBatch {
@@ -79,7 +83,7 @@ interface CountedBatch {
 class Follower {
   private readonly client: Client
   private readonly budget: ReadBudget
-  private readonly source: FetchSource
+  private readonly source: FollowedPartition
   /** Where the next fetch starts. */
   private position: Position
   private broker: Broker | undefined
@@ -96,7 +100,7 @@ class Follower {
   private closed = false
   private readonly share: BudgetShare
 
-  constructor(client: Client, budget: ReadBudget, source: FetchSource, position: Position) {
+  constructor(client: Client, budget: ReadBudget, source: FollowedPartition, position: Position) {
     this.client = client
     this.source = source
     this.position = position
@@ -128,7 +132,7 @@ class Follower {
   /** Fetches once, no more than the budget has room for. Undefined if nothing came. */
   private async within(position: Position): Promise<CountedBatch | OutOfRange | undefined> {
     const { share, source } = this
-    const most = Math.min(source.maxBytes, Math.floor(share.fair() / this.ratio))
+    const most = Math.min(source.maxBytes(), Math.floor(share.fair() / this.ratio))
     const maxBytes = this.isIdle ? Math.min(most, idleBytes) : most
     const asked = Math.min(Math.ceil(maxBytes * this.ratio), this.budget.total)
     await share.take(asked)
@@ -168,7 +172,7 @@ class Follower {
   /** The next batch; undefined if everything fetched was taken, and `wait` must be called. */
   ready(): Batch | undefined {
     if (this.rest === undefined) return undefined
-    const [first, rest] = splitBatch(this.rest, this.source.maxBytes)
+    const [first, rest] = splitBatch(this.rest, this.source.maxBytes())
     this.rest = rest
     // not at the end: a fetch now would return little, and records that arrive meanwhile would wait for the next one
     if (rest === undefined && !this.isIdle) this.ahead()
@@ -214,7 +218,7 @@ export const open = Effect.fnUntraced(function* (
   reading: PartitionReading,
   from: Position
 ): Effect.fn.Return<Reader, ReadError, Scope.Scope> {
-  const source = yield* attempt("read", reading.topic, async (): Promise<FetchSource | OutOfRange> => {
+  const source = yield* attempt("read", reading.topic, async (): Promise<FollowedPartition | OutOfRange> => {
     const { id } = await topicWith(client, reading.topic, reading.partition)
     const bounds = await retrying(client, reading.topic, client.requestMs, () =>
       offsets(client, reading.topic, [reading.partition])

@@ -19,7 +19,10 @@ export interface KafkaOptions {
   readonly sasl?: Sasl
   /** True for TLS with the system's authorities; or authorities and a client certificate, as `node:tls` takes them. */
   readonly tls?: boolean | ConnectionOptions
-  /** The compression of batches that this process appends; batches with any other are read. Default `none`. */
+  /**
+   * The compression of batches that this process appends; batches with any other are read. Default: `zstd` for what a relay publishes, and
+   * `none` for what the log and the bridge append.
+   */
   readonly compression?: Compression
   /** The replication factor of topics that `declare` creates. Default: the broker's. */
   readonly replicationFactor?: number

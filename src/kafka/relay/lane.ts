@@ -74,7 +74,7 @@ export class KafkaLane implements RelayLane {
     this.settings = settings
     this.id = id
     this.current = current
-    this.builder = new TransactionBuilder(settings.accepts, settings.kafka.compression ?? "none")
+    this.builder = new TransactionBuilder(settings.accepts, settings.kafka.compression ?? "zstd")
   }
 
   /** The streams that are halted, and why. */

@@ -8,7 +8,7 @@ import type * as Scope from "effect/Scope"
 import type postgres from "postgres"
 import { LogCleaner } from "../../log/cleaner.ts"
 import { sharePartitions } from "../../log/group.ts"
-import { aggregateTopic, checkRecords, defaultMaxBytes } from "../../log/rules.ts"
+import { aggregateTopic, checkRecords, maxBytesOf } from "../../log/rules.ts"
 import {
   type Assignment,
   Log,
@@ -36,8 +36,6 @@ export interface PostgresLogOptions {
   /** How often this process cleans the log. Default: never; call `clean`, or have another process do it. */
   readonly cleanMs?: number
 }
-
-const maxBytes = (options: ReadOptions | undefined) => options?.maxBytes ?? defaultMaxBytes
 
 /** Notifies other processes of appends. While a notification is under way, further appends are gathered for the next one. */
 const makeNotifier = Effect.fnUntraced(function* (sql: postgres.Sql, listeners: LogListeners) {
@@ -144,7 +142,7 @@ export const make = Effect.fnUntraced(function* (
         topicId,
         topic: name,
         partition,
-        maxBytes: maxBytes(read),
+        maxBytes: () => maxBytesOf(read),
         isAggregate
       }))
     )
@@ -171,7 +169,7 @@ export const make = Effect.fnUntraced(function* (
           partition,
           generation,
           open: (from, options = read) =>
-            LogRead.open(sql, listeners, tails, { ...source, maxBytes: maxBytes(options) }, from)
+            LogRead.open(sql, listeners, tails, { ...source, maxBytes: () => maxBytesOf(options) }, from)
         }
         return use(assignment)
       })

@@ -22,12 +22,13 @@ export interface ReadSource {
   readonly topicId: number
   readonly topic: string
   readonly partition: number
-  readonly maxBytes: number
+  /** How many bytes of values the next read may return. */
+  readonly maxBytes: () => number
   /** Whether a row has few records, of one command, so that a read needs many. */
   readonly isAggregate: boolean
 }
 /** How many rows one read returns at most, in case there are many small ones: one that may be larger than usual returns more. */
-const rowsAtOnce = ({ isAggregate, maxBytes }: ReadSource) => Math.max(256, maxBytes >> (isAggregate ? 8 : 12))
+const rowsAtOnce = ({ isAggregate, maxBytes }: ReadSource) => Math.max(256, maxBytes() >> (isAggregate ? 8 : 12))
 
 /** Reads from several positions at once. Returns the request's number with each row, and no row for a partition that does not exist. */
 const query = `
@@ -80,7 +81,7 @@ const ask = (sql: postgres.Sql, asked: ReadonlyArray<ReadRequest>) => {
     asked.map(({ source }) => source.topicId),
     asked.map(({ source }) => source.partition),
     asked.map(({ position }) => position),
-    asked.map(({ source }) => source.maxBytes)
+    asked.map(({ source }) => source.maxBytes())
   ]
   const rows = Math.max(...asked.map(({ source }) => rowsAtOnce(source)))
   return sql.unsafe<Array<FoundRow>>(queryOf(rows), parameters.map(arrayLiteral), { prepare: true })
@@ -165,7 +166,7 @@ const fetched = (source: ReadSource, position: Position, rows: () => PromiseLike
     Effect.flatMap((result): Effect.Effect<readonly [Batch, Batch | undefined], ReadError> => {
       if (!("batch" in result)) return Effect.fail(result)
       return Effect.succeed(
-        result.bytes > source.maxBytes ? splitBatch(result.batch, source.maxBytes) : [result.batch, undefined]
+        result.bytes > source.maxBytes() ? splitBatch(result.batch, source.maxBytes()) : [result.batch, undefined]
       )
     })
   )
@@ -197,7 +198,7 @@ export const open = Effect.fnUntraced(function* (
       // closed before the query, so that an append during it is not missed
       watcher.latch.closeUnsafe()
       if (batch === undefined) {
-        const result = rest === undefined ? yield* next(watcher.position) : splitBatch(rest, source.maxBytes)
+        const result = rest === undefined ? yield* next(watcher.position) : splitBatch(rest, source.maxBytes())
         batch = result[0]
         rest = result[1]
       }

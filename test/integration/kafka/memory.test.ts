@@ -62,7 +62,7 @@ const test = Effect.fnUntraced(function* (compression: Compression) {
   yield* Effect.promise(() => client.hello())
   const readers = yield* Effect.forEach(
     range(0, partitions),
-    (partition) => open(client, budget, { topic, partition, maxBytes: 1 << 20 }, 0),
+    (partition) => open(client, budget, { topic, partition, maxBytes: () => 1 << 20 }, 0),
     { concurrency: "unbounded" }
   )
   // each reader has taken one batch, and does not ask for the next
