@@ -125,10 +125,10 @@ export const mutants: ReadonlyArray<Mutant> = [
     patches: [
       {
         file: runner,
-        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))\n",
+        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions, size))\n",
         replace:
           "  const { end } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
-          "  const reader = yield* assignment.open(claim.epoch === 1 ? claim.position : end, readingOf(claim, partitions))\n"
+          "  const reader = yield* assignment.open(claim.epoch === 1 ? claim.position : end, readingOf(claim, partitions, size))\n"
       }
     ],
     plan: left(restart, restart, join),
@@ -246,10 +246,10 @@ ${offsetsLine}`
     patches: [
       {
         file: runner,
-        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions))\n",
+        find: "  const reader = yield* assignment.open(claim.position, readingOf(claim, partitions, size))\n",
         replace:
           "  const { start } = (yield* log.bounds(topic)).find((one) => one.partition === partition)!\n" +
-          "  const reader = yield* assignment.open(Math.max(claim.position, start), readingOf(claim, partitions))\n"
+          "  const reader = yield* assignment.open(Math.max(claim.position, start), readingOf(claim, partitions, size))\n"
       }
     ],
     plan: nothing,
