@@ -109,7 +109,7 @@ export class InlineMissing extends Schema.TaggedError<InlineMissing>()("InlineMi
 
 /** The event store failed. `retryable`: the same call, with the same command id, may succeed later. */
 export class EventStoreError extends Schema.TaggedError<EventStoreError>()("EventStoreError", {
-  operation: Schema.Literals(["declare", "append", "load", "read", "remember", "snapshot", "archive"]),
+  operation: Schema.Literals(["declare", "append", "load", "read", "remember", "snapshot", "archive", "list"]),
   aggregate: Schema.String,
   retryable: Schema.Boolean,
   reason: Schema.String,

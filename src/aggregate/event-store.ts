@@ -191,6 +191,40 @@ export interface ReadStreamOptions {
   /** How many events are read at most. Default: all. */
   readonly limit?: number
 }
+/** Which streams `list` returns. */
+export interface ListOptions {
+  /** `id`: by their ids, in the order of the bytes of UTF-8. `recent`: those that were appended to last, the newest first, without further pages. */
+  readonly order: "id" | "recent"
+  /** How many are returned at most. */
+  readonly limit: number
+  /** Only streams whose ids begin so. */
+  readonly prefix?: string | undefined
+  /** By id: only streams behind this id. */
+  readonly after?: string | undefined
+  /** Only streams of this tenant, which is that of their first event. */
+  readonly tenant?: string | undefined
+}
+/** A stream that has events. */
+export interface ListedStream {
+  readonly id: string
+  /** The number of its events. */
+  readonly version: number
+  /** When its last event was appended; epoch milliseconds. */
+  readonly appendedAt: number
+  /** The tenant of its first event. */
+  readonly tenant: string | undefined
+  /** Why it takes no more events. */
+  readonly closed?: "archived" | "erased"
+}
+/** A page of streams. Of a tenant's it may have fewer than asked for, and still not be the last. */
+export interface ListedStreams {
+  readonly streams: ReadonlyArray<ListedStream>
+  /** The `after` of the next page; undefined: this is the last. */
+  readonly next: string | undefined
+}
+/** How many streams `list` looks through at most for those of a tenant; of the order `recent`, how many of the last appends of each partition. */
+export const listBounds = { examined: 2_000, recent: 200 } as const
+
 /** A snapshot of a stream's state, to store. */
 export interface NewSnapshot {
   /** Identifies the form of the state: a snapshot of another shape is ignored. */
@@ -279,6 +313,8 @@ export class EventStore extends Context.Service<
       stream: string,
       snapshot: NewSnapshot
     ) => Effect.Effect<void, InvalidStream | EventStoreError>
+    /** The streams of an aggregate that have events. It looks through a bounded number of them, however many there are. */
+    readonly list: (aggregate: string, options: ListOptions) => Effect.Effect<ListedStreams, EventStoreError>
     /** Closes a stream: later appends fail with `StreamClosed`. Its events stay, and repeated commands still get their answers. */
     readonly archive: (aggregate: string, stream: string) => Effect.Effect<void, InvalidStream | EventStoreError>
   }

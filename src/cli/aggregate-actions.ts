@@ -1,4 +1,4 @@
-// Runs `millrace aggregate send|show|events`: the same code as the server's routes, on the event store of the system.
+// Runs `millrace aggregate send|list|show|events`: the same code as the server's routes, on the event store of the system.
 import { userInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -23,6 +23,7 @@ import { rejectionOf } from "../server/aggregates/answers.ts"
 import { aggregatesByName, assertCommand, knownAggregate } from "../server/aggregates/catalog.ts"
 import { commandJson, commandOf } from "../server/aggregates/command.ts"
 import { type EventJson, eventsPage } from "../server/aggregates/events.ts"
+import { type StreamJson, streamsPage } from "../server/aggregates/streams.ts"
 import { defaultLimits } from "../server/http/limits.ts"
 import { Problem } from "../server/http/problem.ts"
 import { asUnprepared, CommandFailed, exitCodes, usageError } from "./command-failure.ts"
@@ -34,12 +35,22 @@ import { timeOf } from "../text/moment.ts"
 import { parseDuration } from "./time.ts"
 
 /** What all of the commands are given. */
-interface TargetFlags {
+interface AggregateFlags {
   readonly data: string
   readonly config: string | undefined
   readonly name: string
-  readonly id: string
   readonly json: boolean
+}
+/** What those are given that are about one stream. */
+interface TargetFlags extends AggregateFlags {
+  readonly id: string
+}
+/** The flags of `list`. */
+export interface ListFlags extends AggregateFlags {
+  readonly recent: boolean
+  readonly prefix: string | undefined
+  readonly after: string | undefined
+  readonly limit: number
 }
 /** The flags of `send`. */
 export interface SendFlags extends TargetFlags {
@@ -72,7 +83,7 @@ const asUsage = <A>(run: () => A): Effect.Effect<A, CommandFailed> =>
   })
 
 /** The aggregate of the application, checked before a database is started. */
-const targetOf = Effect.fnUntraced(function* ({ config, name }: TargetFlags) {
+const targetOf = Effect.fnUntraced(function* ({ config, name }: AggregateFlags) {
   const application = yield* loadApplication(config)
   const aggregate = yield* asUsage(() => knownAggregate(aggregatesByName(application), name))
   return { application, aggregate }
@@ -81,7 +92,7 @@ const targetOf = Effect.fnUntraced(function* ({ config, name }: TargetFlags) {
 /** Runs an effect on the event store of the system, whose processes may run or not: the embedded database is started if none runs it. */
 const onStore = Effect.fnUntraced(function* <A, E>(
   application: AnyApplication,
-  { data }: TargetFlags,
+  { data }: AggregateFlags,
   run: Effect.Effect<A, E, EventStore>
 ) {
   yield* assertDatabaseExists(data)
@@ -173,6 +184,39 @@ const noAnswer = ({ commandId, timeout }: SendFlags) =>
         ? "look at the events first; with --command-id the command can be sent again safely"
         : `send it again with --command-id ${commandId}: it is stored once`
   })
+
+/** The most streams that `list` prints. */
+const mostStreams = 1_000
+/** Prints the streams of an aggregate. */
+export const list = Effect.fnUntraced(function* (flags: ListFlags) {
+  const { after, json, limit, prefix, recent } = flags
+  if (limit < 1 || limit > mostStreams)
+    return yield* usageError(`--limit is ${limit}; it must be from 1 to ${mostStreams}`, "--limit 100")
+  if (recent && after !== undefined)
+    return yield* usageError("--recent and --after exclude each other", "--after ID without --recent")
+  const { aggregate, application } = yield* targetOf(flags)
+  const options = { order: recent ? "recent" : "id", limit, prefix, after } as const
+  const page = yield* onStore(application, flags, streamsPage(aggregate, options))
+  yield* print(json ? JSON.stringify(page) : streamsText(page))
+  return 0
+})
+const streamsText = ({
+  next,
+  streams
+}: {
+  readonly next: string | null
+  readonly streams: ReadonlyArray<StreamJson>
+}) => {
+  const rows = streams.map(({ appended_at, closed, id, tenant, version }) => [
+    id,
+    version,
+    new Date(appended_at).toISOString(),
+    tenant,
+    closed
+  ])
+  const table = tableOf(["id", "events", "last event", "tenant", "closed"], rows)
+  return next === null ? table : `${table}\nmore: --after ${JSON.stringify(next)}`
+}
 
 /** How many events `events` loads and prints at once. */
 const pageEvents = 500

@@ -63,6 +63,42 @@ const send = Command.make(
   ])
 )
 
+const list = Command.make(
+  "list",
+  {
+    data,
+    config,
+    name: target.name,
+    recent: Flag.Boolean("recent").pipe(
+      Flag.withDescription("Those that were appended to last, the newest first; default: by their ids"),
+      Flag.withDefault(false)
+    ),
+    prefix: optionalText("prefix", "Only ids that begin so"),
+    after: optionalText("after", "Only ids behind this one, as the last line of the page before says it"),
+    limit: Flag.Int("limit").pipe(
+      Flag.withDescription("At most this many streams; default: 100"),
+      Flag.withDefault(100)
+    ),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(actions, (module) =>
+        module.list({
+          ...flags,
+          config: Option.getOrUndefined(flags.config),
+          prefix: Option.getOrUndefined(flags.prefix),
+          after: Option.getOrUndefined(flags.after)
+        })
+      )
+    )
+).pipe(
+  Command.withDescription("List the streams of an aggregate that have events, with their versions"),
+  Command.withExamples([
+    { command: "millrace aggregate list account --recent --limit 10", description: "The last ones that changed" }
+  ])
+)
+
 const show = Command.make(
   "show",
   {
@@ -116,8 +152,8 @@ const events = Command.make(
   ])
 )
 
-/** `millrace aggregate send|show|events`. */
+/** `millrace aggregate send|list|show|events`. */
 export const aggregate = Command.make("aggregate").pipe(
-  Command.withDescription("Send commands to aggregates, and show their states and events"),
-  Command.withSubcommands([send, show, events])
+  Command.withDescription("Send commands to aggregates, list their streams, and show their states and events"),
+  Command.withSubcommands([send, list, show, events])
 )

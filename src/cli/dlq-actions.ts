@@ -181,13 +181,14 @@ const openForDecisions = Effect.fnUntraced(function* (options: DlqBulkFlags) {
 const printPreview = Effect.fnUntraced(function* (
   verb: "retry" | "discard",
   { json }: DlqBulkFlags,
-  { deadLetters, leftOut }: DeadLetters.DeadLetterPreview,
+  { beyondLimit, deadLetters, leftOut }: DeadLetters.BulkPreview,
   behind = 0
 ) {
   yield* reportLeftOut(leftOut)
   const more =
     behind === 0 ? "" : `\n${behind} more ${behind === 1 ? "waits" : "wait"} behind these, and would follow them`
-  yield* print(json ? jsonOf(deadLetters) : `would ${verb}:\n${tableOf(deadLetters)}${more}`)
+  const others = beyondLimit === 0 ? "" : `\n${beyondLimit} more fit; raise --limit for them`
+  yield* print(json ? jsonOf(deadLetters) : `would ${verb}:\n${tableOf(deadLetters)}${more}${others}`)
   return 0
 })
 /** Fails if ids were named and nothing was done. */

@@ -64,6 +64,9 @@ interface Topic {
   readonly events: Array<RecordedEvent>
 }
 
+/** Compares texts by their bytes of UTF-8, as PostgreSQL does. */
+const byBytes = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b))
+
 const fits = (expected: Expected, version: number): boolean => {
   if (expected === "any") return true
   return expected === "exists" ? version > 0 : version === (expected === "noStream" ? 0 : expected)
@@ -295,6 +298,23 @@ const makeStore = (log: Log["Service"], inline: InlineRows) => {
       const { snapshots } = streamOf(yield* topicOf(aggregate), id)
       if ((snapshots.get(snapshot.shape)?.version ?? 0) < snapshot.version) snapshots.set(snapshot.shape, snapshot)
     }, one.withPermit),
+    list: Effect.fnUntraced(function* (aggregate, { after = "", limit, order, prefix = "", tenant }) {
+      const found = [...(yield* topicOf(aggregate)).streams].flatMap(([id, { closed, events }]) => {
+        const [first, last] = [events[0], events.at(-1)]
+        if (first === undefined || last === undefined || !id.startsWith(prefix)) return []
+        if (tenant !== undefined && first.tenant !== tenant) return []
+        const stream = { id, version: events.length, appendedAt: last.appendedAt, tenant: first.tenant }
+        return [closed === undefined ? stream : { ...stream, closed }]
+      })
+      if (order === "recent")
+        return {
+          streams: found.toSorted((a, b) => b.appendedAt - a.appendedAt || byBytes(a.id, b.id)).slice(0, limit),
+          next: undefined
+        }
+      const behind = found.toSorted((a, b) => byBytes(a.id, b.id)).filter(({ id }) => byBytes(id, after) > 0)
+      const streams = behind.slice(0, limit)
+      return { streams, next: behind.length > limit ? streams.at(-1)!.id : undefined }
+    }),
     archive: Effect.fnUntraced(function* (aggregate, id) {
       const problem = streamProblem(aggregate, id)
       if (problem !== undefined) return yield* problem

@@ -7,6 +7,7 @@ import { EventStore } from "../../src/aggregate/event-store.ts"
 import type { Log } from "../../src/log/log.ts"
 import { partitionOf } from "../../src/model/partitioner.ts"
 import { eventStoreBoundaries } from "./event-store-boundaries.ts"
+import { eventStoreListing } from "./event-store-listing.ts"
 import { eventStoreModel } from "./event-store-model.ts"
 import { eventStoreRepeating } from "./event-store-repeating.ts"
 import {
@@ -32,6 +33,7 @@ export const eventStoreContract = <E>(name: string, layer: Layer.Layer<EventStor
     reading(it as It)
     eventStoreBoundaries(it as It)
     closing(it as It)
+    eventStoreListing(it as It)
     eventStoreModel(it as It)
   })
 

@@ -11,6 +11,7 @@ import { declare, reference, start, type Server } from "./http.ts"
 
 /** The fields of answers that tests use. */
 export interface Body {
+  readonly streams: ReadonlyArray<{ readonly id: string }>
   readonly version: number
   readonly events: ReadonlyArray<Readonly<Record<string, unknown>>>
   readonly repeated: boolean

@@ -1,4 +1,5 @@
 // Requests to the public HTTP API, with the credential of the user.
+import { shellWord } from "./format.js"
 import { useEffect, useRef, useState } from "./html.js"
 
 const storage = "millrace.credential"
@@ -126,9 +127,9 @@ export const useOnline = () => {
 
 /**
  * What a GET request answers: `{ data, error, isLoading, reload }`. With `every` (milliseconds) it is asked again and again, one request at a time, while
- * the page is visible; `data` stays the last answer while there is an `error`. A path that is undefined asks nothing.
+ * the page is visible, and until `until(data)` holds; `data` stays the last answer while there is an `error`. A path that is undefined asks nothing.
  */
-export const useGet = (path, { accept, every } = {}) => {
+export const useGet = (path, { accept, every, until } = {}) => {
   const [state, setState] = useState({ path, data: undefined, error: undefined, isLoading: path !== undefined })
   const [round, setRound] = useState(0)
   const latest = useRef()
@@ -147,6 +148,7 @@ export const useGet = (path, { accept, every } = {}) => {
         setOnline(true)
         latest.current = path
         if (!stop.signal.aborted) setState({ path, data, error: undefined, isLoading: false })
+        if (until?.(data)) return
       } catch (error) {
         if (stop.signal.aborted) return
         if (error.status === 0) setOnline(false)
@@ -176,4 +178,20 @@ export const useGet = (path, { accept, every } = {}) => {
 export const withQuery = (path, parameters) => {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "")
   return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`
+}
+
+/** The curl command that sends a request; the key of the user is not in it. `body`: a JSON text. */
+export const curlOf = (method, path, { body, headers = {} } = {}) => {
+  const given = {
+    ...(body !== undefined && { "content-type": "application/json" }),
+    ...headers,
+    ...(credential() !== undefined && { authorization: "Bearer KEY" })
+  }
+  return [
+    "curl",
+    ...(method === "GET" ? [] : ["-X", method]),
+    shellWord(location.origin + path),
+    ...Object.entries(given).flatMap(([name, value]) => ["-H", shellWord(`${name}: ${value}`)]),
+    ...(body === undefined ? [] : ["-d", shellWord(body)])
+  ].join(" ")
 }

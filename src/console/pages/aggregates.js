@@ -1,11 +1,11 @@
-// Aggregates: the state of a stream, its events, the state that it had after each, and its commands as forms.
-import { send, useGet, withQuery } from "../lib/api.js"
-import { shellWord } from "../lib/format.js"
-import { fieldsOf, valueOf } from "../lib/forms.js"
-import { html, useState } from "../lib/html.js"
+// Aggregates: their streams, the state of one now and after each of its events, and its commands as forms.
+import { useGet, withQuery } from "../lib/api.js"
+import { number, shellWord } from "../lib/format.js"
+import { html, useEffect, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Json, Loaded, Problem, Table, Time } from "../parts/common.js"
-import { Inputs } from "../parts/form.js"
+import { Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { SendCommand } from "../parts/command.js"
+import { pathsOf } from "../parts/difference.js"
 
 /** The aggregates and their commands with the schemas of their bodies, from the document of the routes. */
 const aggregatesOf = ({ paths }) => {
@@ -25,168 +25,229 @@ const aggregatesOf = ({ paths }) => {
   return [...found.values()]
 }
 
-const Send = ({ aggregate, document, id, onDone }) => {
-  const [name, setName] = useState(aggregate.commands[0]?.name)
-  const [texts, setTexts] = useState({})
-  const [state, setState] = useState({})
-  const command = aggregate.commands.find((one) => one.name === name)
-  if (command === undefined) return html`<p class="quiet">This process takes no commands.</p>`
-  const fields = fieldsOf(command.schema, document)
-  const path = `/v1/aggregates/${aggregate.path}/${encodeURIComponent(id)}/commands/${command.path}`
-  let body
-  let problem
-  try {
-    body = JSON.stringify(valueOf(fields, texts))
-  } catch (error) {
-    problem = error
-  }
-  const submit = async (event) => {
-    event.preventDefault()
-    if (body === undefined) return setState({ error: problem })
-    try {
-      const answer = await send("POST", path, {
-        body,
-        accept: [409],
-        headers: { "idempotency-key": crypto.randomUUID() }
-      })
-      if (answer.status === 409) {
-        const { detail, title } = answer.body
-        return setState({ error: { code: title, message: `rejected: ${detail}`, advice: answer.body.error?.try } })
-      }
-      const { events, version } = answer.body
-      setState({
-        text:
-          events.length === 0
-            ? `Nothing was to be done; the version is ${version}.`
-            : `${events.map(({ type }) => type).join(", ")}: the version is ${version}.`
-      })
-      setTexts({})
-      onDone()
-    } catch (error) {
-      setState({ error })
-    }
-  }
-  return html`<form class="card" onSubmit=${submit}>
-    <h2>Send a command</h2>
-    <${Field} label="Command"
-      ><select value=${name} onChange=${(event) => (setName(event.target.value), setTexts({}), setState({}))}>
-        ${aggregate.commands.map((one) => html`<option key=${one.name}>${one.name}</option>`)}
-      </select><//
-    >
-    <${Inputs} fields=${fields} texts=${texts} onTexts=${setTexts} />
-    <div class="row"><button class="primary">Send</button></div>
-    <${Problem} error=${state.error} />
-    ${state.text && html`<p role="status">${state.text}</p>`}
-    ${body !== undefined && html`<${Command} text=${`npx millrace aggregate send ${aggregate.name} ${shellWord(id)} ${command.name} ${shellWord(body)}`} />`}
-  </form>`
+const changeOf = ({ candidate, live, path }) =>
+  html`<li key=${path}>
+    <code>${path}</code>: ${live === undefined ? "–" : JSON.stringify(live)} →
+    ${candidate === undefined ? "–" : JSON.stringify(candidate)}
+  </li>`
+/** The state at a version, and what the event of that version changed. */
+const State = ({ base, newest, version }) => {
+  const shown = useGet(version === undefined ? undefined : withQuery(base, { version: String(version) }))
+  const at = version ?? newest.data?.version
+  const before = useGet(at === undefined || at < 2 ? undefined : withQuery(base, { version: String(at - 1) }))
+  return html`<${Loaded} of=${version === undefined ? newest : shown}>
+    ${(found) => {
+      const changed =
+        before.data?.version === found.version - 1
+          ? pathsOf(before.data.state, found.state).filter(({ differs }) => differs)
+          : []
+      return html`<p class="quiet">
+          ${version === undefined ? `Now, at version ${found.version}` : `As it was at version ${found.version}`}
+        </p>
+        <${Json} value=${found.state} />
+        ${
+          changed.length > 0 &&
+          html`<p class="quiet">Changed by the event of version ${found.version}:</p>
+            <ul>
+              ${changed.map(changeOf)}
+            </ul>`
+        }`
+    }}
+  <//>`
 }
 
+/** How many events a page of the history has. */
+const pageEvents = 100
 const Stream = ({ aggregate, document, id, query }) => {
   const base = `/v1/aggregates/${aggregate.path}/${encodeURIComponent(id)}`
   const newest = useGet(base, { every: 3_000 })
   const version = query.version === undefined ? undefined : Number(query.version)
-  const earlier = useGet(version === undefined ? undefined : withQuery(base, { version: String(version) }))
-  const events = useGet(withQuery(`${base}/events`, { limit: "200", from: query.from }), { every: 5_000 })
-  const show = (number) =>
-    go(linkTo(["aggregates", aggregate.name, id], { ...query, version: number === undefined ? "" : String(number) }), {
-      replace: true
-    })
+  const last = newest.data?.version
+  const from =
+    query.from === undefined
+      ? last === undefined
+        ? undefined
+        : Math.max(1, last - pageEvents + 1)
+      : Number(query.from)
+  const events = useGet(
+    from === undefined ? undefined : withQuery(`${base}/events`, { limit: String(pageEvents), from: String(from) }),
+    { every: 5_000 }
+  )
+  const here = (changes) => linkTo(["aggregates", aggregate.name, id], { ...query, ...changes })
+  const show = (one) => go(here({ version: one === undefined || one === last ? "" : String(one) }), { replace: true })
   const isNew = newest.error?.status === 404
-  const shown = version === undefined ? newest : earlier
-  return html`<div class="columns">
+  const closed = events.data?.closed
+  return html`${
+      closed &&
+      html`<div class="note-box" role="status">
+        ${
+          closed === "erased"
+            ? "Erased: personal data of this stream was erased, and it takes no more events. Its personal fields have their redacted values."
+            : "Archived: it takes no more events. What it has stays, and repeated commands still get their answers."
+        }
+      </div>`
+    }
+    <div class="columns">
       <section class="card">
         <h2>State</h2>
         ${
           isNew
             ? html`<${Empty} title="No events yet"><p>A command makes the first one.</p><//>`
-            : html`<${Loaded} of=${shown}>
-                ${(found) =>
-                  html`<p class="quiet">
-                      ${version === undefined ? `Now, at version ${found.version}` : `As it was at version ${found.version}`}
-                    </p>
-                    <${Json} value=${found.state} />`}
-              <//>`
+            : html`<${State} base=${base} newest=${newest} version=${version} />`
         }
         ${
-          newest.data &&
-          newest.data.version > 1 &&
-          html`<${Field} label=${`Version ${version ?? newest.data.version} of ${newest.data.version}`}
+          last > 1 &&
+          html`<${Field} label=${`Version ${version ?? last} of ${last}`}
             ><input
               type="range"
               min="1"
-              max=${newest.data.version}
-              value=${version ?? newest.data.version}
-              onChange=${(event) => show(Number(event.target.value) === newest.data.version ? undefined : Number(event.target.value))}
+              max=${last}
+              value=${version ?? last}
+              onChange=${(event) => show(Number(event.target.value))}
           /><//>`
         }
-        <${Command} text=${`npx millrace aggregate show ${aggregate.name} ${shellWord(id)}`} />
+        <${Command}
+          text=${`npx millrace aggregate show ${shellWord(aggregate.name)} ${shellWord(id)}${version === undefined ? "" : ` --version ${version}`}`}
+        />
       </section>
-      <${Send}
+      <${SendCommand}
         aggregate=${aggregate}
+        closed=${closed}
         document=${document}
         id=${id}
+        name=${query.command}
+        onName=${(name) => go(here({ command: name }), { replace: true })}
+        version=${isNew ? 0 : last}
         onDone=${() => (newest.reload(), events.reload())}
       />
     </div>
-    ${!isNew && html`<${History} of=${events} show=${show} later=${(from) => linkTo(["aggregates", aggregate.name, id], { ...query, from })} />`}`
+    ${!isNew && html`<${History} of=${events} from=${from} last=${last} show=${show} shown=${version} topic=${aggregate.name} here=${here} />`}`
 }
-const History = ({ later, of, show }) =>
+const History = ({ from, here, last, of, show, shown, topic }) =>
   html`<section class="card">
     <h2>Events</h2>
     <${Loaded} of=${of}>
-      ${({ events: rows, next }) =>
+      ${({ events: rows }) =>
         html`<${Table}
-            caption="Events"
-            rows=${rows}
+            caption="Events, the newest first"
+            rows=${rows.toReversed()}
             keyOf=${(row) => row.version}
             columns=${[
               {
                 name: "version",
                 numeric: true,
                 cell: (row) =>
-                  html`<button type="button" class="small" onClick=${() => show(row.version)}>${row.version}</button>`
+                  html`<button
+                    type="button"
+                    class="small"
+                    aria-pressed=${row.version === shown}
+                    title="The state after it"
+                    onClick=${() => show(row.version)}
+                  >
+                    ${row.version}
+                  </button>`
               },
-              { name: "type", cell: ({ event }) => event.type },
-              { name: "appended_at", label: "appended", cell: (row) => html`<${Time} at=${row.appended_at} />` },
+              { name: "type", cell: ({ event }) => html`<strong>${event.type}</strong>` },
               {
                 name: "event",
+                label: "fields",
                 cell: ({ event: { type: _, ...rest } }) => html`<code>${JSON.stringify(rest)}</code>`
+              },
+              { name: "appended_at", label: "appended", cell: (row) => html`<${Time} at=${row.appended_at} />` },
+              { name: "actor", cell: ({ headers }) => headers?.["millrace-actor"] ?? "" },
+              {
+                name: "record",
+                cell: ({ partition, position }) =>
+                  html`<a href=${linkTo("events", { topic, partition: String(partition), from: String(position) })}
+                    >${partition}@${position}</a
+                  >`
               }
             ]}
           />
-          ${next && html`<a href=${later(String(next))}>Later events</a>`}`}
+          <div class="row">
+            ${from > 1 && html`<a href=${here({ from: String(Math.max(1, from - pageEvents)) })}>Earlier events</a>`}
+            ${rows.at(-1)?.version < last && html`<a href=${here({ from: String(from + pageEvents) })}>Later events</a> <a href=${here({ from: "" })}>The newest</a>`}
+          </div>`}
     <//>
   </section>`
 
-const Open = ({ aggregates }) => {
-  const [name, setName] = useState(aggregates[0].name)
-  const [id, setId] = useState("")
-  const submit = (event) => {
+/** Opens a stream by its id, and lists those that there are. */
+const Streams = ({ aggregate, query }) => {
+  const { after, order = "recent", prefix = "" } = query
+  const [text, setText] = useState(prefix)
+  useEffect(() => setText(prefix), [prefix])
+  const list = useGet(withQuery(`/v1/aggregates/${aggregate.path}`, { order, limit: "50", prefix, after }), {
+    every: after === undefined ? 5_000 : undefined
+  })
+  const here = (changes) => linkTo(["aggregates", aggregate.name], { order, prefix, after, ...changes })
+  const open = (event) => {
     event.preventDefault()
-    go(linkTo(["aggregates", name, id]))
+    if (text !== "") go(linkTo(["aggregates", aggregate.name, text]))
   }
-  return html`<form class="card" onSubmit=${submit}>
-    <div class="row end">
-      <${Field} label="Aggregate"
-        ><select value=${name} onChange=${(event) => setName(event.target.value)}>
-          ${aggregates.map((one) => html`<option key=${one.name}>${one.name}</option>`)}
-        </select><//
-      >
-      <${Field} label="Id"><input required value=${id} onInput=${(event) => setId(event.target.value)} /><//>
-      <button class="primary">Open</button>
+  return html`<section class="card">
+    <div class="row spread">
+      <h2><a href=${linkTo(["aggregates", aggregate.name])}>${aggregate.name}</a></h2>
+      <span class="quiet">commands: ${aggregate.commands.map(({ name }) => name).join(", ") || "none here"}</span>
     </div>
-    <p class="quiet">
-      The ids are the keys of its <a href=${linkTo("events", { topic: name })}>events</a>, and in the
-      <a href=${linkTo("tables")}>tables</a> that its projections write.
-    </p>
-  </form>`
+    <form class="row end" onSubmit=${open}>
+      <${Field} label="Id"><input name="id" value=${text} onInput=${(event) => setText(event.target.value)} /><//>
+      <button class="primary">Open</button>
+      <button type="button" onClick=${() => go(here({ prefix: text, order: "id", after: "" }))}>
+        List ids that begin so
+      </button>
+      <a href=${here({ order: order === "recent" ? "id" : "recent", prefix: "", after: "" })}
+        >${order === "recent" ? "All, by id" : "The last ones"}</a
+      >
+    </form>
+    <${Loaded} of=${list}>
+      ${({ next, streams }) =>
+        html`${
+            streams.length === 0
+              ? html`<${Empty} title=${prefix === "" ? "No streams yet" : `No id begins with ${prefix}`}
+                  ><p>Open an id, and send a command: that makes its first event.</p>
+                  <${Command}
+                    text=${`npx millrace aggregate send ${shellWord(aggregate.name)} ID ${aggregate.commands[0]?.name ?? "COMMAND"} '{}'`}
+                /><//>`
+              : html`<${Table}
+                  caption=${`Streams of ${aggregate.name}, ${order === "recent" ? "the last ones first" : "by id"}`}
+                  rows=${streams}
+                  keyOf=${({ id }) => id}
+                  columns=${[
+                    {
+                      name: "id",
+                      cell: ({ id }) => html`<a href=${linkTo(["aggregates", aggregate.name, id])}>${id}</a>`
+                    },
+                    { name: "version", label: "events", numeric: true, cell: (row) => number(row.version) },
+                    {
+                      name: "appended_at",
+                      label: "last event",
+                      cell: (row) => html`<${Time} at=${row.appended_at} />`
+                    },
+                    { name: "tenant", cell: ({ tenant }) => tenant ?? "" },
+                    {
+                      name: "closed",
+                      label: "",
+                      cell: ({ closed }) => closed && html`<${Tag} kind="warn">${closed}<//>`
+                    }
+                  ]}
+                />`
+          }
+          <div class="row">
+            ${after && html`<button type="button" onClick=${() => history.back()}>Back</button>`}
+            ${next && html`<a href=${here({ after: next })}>Next 50</a>`}
+          </div>`}
+    <//>
+    <${Command}
+      text=${`npx millrace aggregate list ${shellWord(aggregate.name)}${order === "recent" ? " --recent" : ""}${prefix === "" ? "" : ` --prefix ${shellWord(prefix)}`}`}
+    />
+  </section>`
 }
 
 export default ({ path: [name, id], query }) => {
   const document = useGet("/openapi.json")
   return html`<header class="head">
       <h1>
-        ${name === undefined ? "Aggregates" : html`<a href=${linkTo("aggregates")}>Aggregates</a> / ${name}${id !== undefined && ` / ${id}`}`}
+        ${name === undefined ? "Aggregates" : html`<a href=${linkTo("aggregates")}>Aggregates</a> / ${id === undefined ? name : html`<a href=${linkTo(["aggregates", name])}>${name}</a> / ${id}`}`}
       </h1>
     </header>
     <${Loaded} of=${document}>
@@ -196,10 +257,16 @@ export default ({ path: [name, id], query }) => {
           return html`<${Empty} title="The application has no aggregates"
             ><p>An aggregate takes commands and decides which events follow.</p><//
           >`
-        const aggregate = aggregates.find((one) => one.name === name)
-        return aggregate === undefined || id === undefined
-          ? html`<${Open} aggregates=${aggregates} />`
-          : html`<${Stream} key=${`${name} ${id}`} aggregate=${aggregate} document=${found} id=${id} query=${query} />`
+        const shown = aggregates.filter((one) => name === undefined || one.name === name)
+        if (shown.length === 0)
+          return html`<${Empty} title=${`There is no aggregate ${name}`}
+            ><a href=${linkTo("aggregates")}>All aggregates</a><//
+          >`
+        return id === undefined
+          ? shown.map(
+              (one) => html`<${Streams} key=${one.name} aggregate=${one} query=${name === undefined ? {} : query} />`
+            )
+          : html`<${Stream} key=${`${name} ${id}`} aggregate=${shown[0]} document=${found} id=${id} query=${query} />`
       }}
     <//>`
 }

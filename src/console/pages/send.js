@@ -1,11 +1,10 @@
-// Sends one event: a form from its schema, or JSON. The gateway validates it, and says what became of it.
-import { send, useGet } from "../lib/api.js"
-import { shellWord } from "../lib/format.js"
-import { fieldsOf, valueOf } from "../lib/forms.js"
+// Sends events: a form from a schema, or JSON, or many as lines. The gateway validates each, and says what became of it.
+import { curlOf, parseJson, send, useGet } from "../lib/api.js"
+import { counted, number } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Loaded, Problem } from "../parts/common.js"
-import { Inputs } from "../parts/form.js"
+import { Command, Empty, Field, Loaded, Problem, Table, Tag } from "../parts/common.js"
+import { Form, useForm } from "../parts/form.js"
 
 /** What can be sent: the alternatives of the body's schema, by their titles. */
 const shapesOf = (document) => {
@@ -14,80 +13,248 @@ const shapesOf = (document) => {
   return (one?.anyOf ?? []).filter(({ title }) => title !== undefined)
 }
 /** The topic that has to be named for a shape; undefined if its type says it. */
-const topicOf = ({ description }) => /\?topic=(\S+)/.exec(description ?? "")?.[1]
+const topicOf = ({ description, title }) =>
+  /\?topic=(\S+)/.exec(description ?? "")?.[1] ?? /^deletes a key of (\S+)$/.exec(title)?.[1]
+const pathOf = (topic) =>
+  topic === undefined || topic === "" ? "/v1/events" : `/v1/events?topic=${encodeURIComponent(topic)}`
 
-const resultText = ({ event_id: id, partition, position, topic }) =>
-  `The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}.`
-
-const Form = ({ document, shape }) => {
-  const fields = fieldsOf(shape, document)
-  const [texts, setTexts] = useState({})
-  const [state, setState] = useState({})
-  const topic = topicOf(shape)
-  const path = topic === undefined ? "/v1/events" : `/v1/events?topic=${encodeURIComponent(topic)}`
-  let body
+/** The last events that were sent from this tab, the newest first. */
+const storage = "millrace.sent"
+const sentOf = () => {
   try {
-    body = JSON.stringify(valueOf(fields, texts))
-  } catch (error) {
-    body = undefined
-    texts.problem = error.message
+    return JSON.parse(sessionStorage.getItem(storage)) ?? []
+  } catch {
+    return []
+  }
+}
+const keepSent = (one) => {
+  const kept = [one, ...sentOf().filter(({ body }) => body !== one.body)].slice(0, 10)
+  try {
+    sessionStorage.setItem(storage, JSON.stringify(kept))
+  } catch {
+    // the tab has no room for it
+  }
+}
+
+const recordLink = ({ partition, position, topic }) =>
+  linkTo("events", { topic, partition: String(partition), from: String(position) })
+const commandsOf = (path, body, type) =>
+  html`<p class="quiet">The same request:</p>
+    <${Command}
+      label="request"
+      text=${curlOf("POST", path, { body, ...(type && { headers: { "content-type": type } }) })}
+    />`
+
+const OneEvent = ({ document, initial, shape }) => {
+  const form = useForm(shape, [shape, document])
+  const [state, setState] = useState({})
+  const [isLoaded, setLoaded] = useState(initial === undefined)
+  const path = pathOf(topicOf(shape))
+  if (!isLoaded) {
+    setLoaded(true)
+    form.fill(parseJson(initial))
   }
   const submit = async (event) => {
     event.preventDefault()
-    if (body === undefined) return setState({ error: { message: texts.problem } })
+    if (form.body === undefined) {
+      form.refuse(form.errors)
+      return setState({
+        error: {
+          message: form.errors.map(({ message, path: field }) => `${field} ${message}`).join("; "),
+          advice: "correct it: nothing was sent"
+        }
+      })
+    }
+    setState({ isSending: true })
     try {
-      const answer = await send("POST", path, { body, accept: [400, 422] })
+      const answer = await send("POST", path, { body: form.body, accept: [400, 422] })
       const [result] = answer.body.results ?? []
-      if (result?.status === "accepted") return setState({ text: resultText(result), result })
-      const { code, message, path: field, try: advice } = result?.error ?? answer.body.error
-      setState({ error: { code, advice, message: field === undefined ? message : `${field}: ${message}` } })
+      if (result?.status === "accepted") {
+        keepSent({ type: shape.title, body: form.body })
+        return setState({ result })
+      }
+      const error = result?.error ?? answer.body.error
+      const { code, message, path: field, try: advice } = error
+      form.refuse(field === undefined ? [] : [{ path: field, message }])
+      setState({
+        error: {
+          code,
+          advice,
+          message: field === undefined || message.startsWith(field) ? message : `${field}: ${message}`
+        }
+      })
     } catch (error) {
       setState({ error })
     }
   }
-  return html`<form class="card" onSubmit=${submit}>
-    <div class="columns"><${Inputs} fields=${fields} texts=${texts} onTexts=${setTexts} /></div>
-    <div class="row"><button class="primary">Send</button></div>
+  const { event_id: id, partition, position, topic } = state.result ?? {}
+  return html`<form class="card" onSubmit=${submit} novalidate>
+    <${Form} form=${form} />
+    <div class="row"><button class="primary" disabled=${state.isSending}>Send</button></div>
     <${Problem} error=${state.error} />
     ${
-      state.text &&
-      html`<p role="status">
-        ${state.text}
-        <a
-          href=${linkTo("events", { topic: state.result.topic, partition: String(state.result.partition), from: String(state.result.position) })}
-          >See it</a
-        >
+      state.result &&
+      html`<p role="status" class="note-box ok">
+        The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}.
+        <a href=${recordLink(state.result)}>See it</a>
       </p>`
     }
-    ${
-      body !== undefined &&
-      html`<p class="quiet">The same request:</p>
-        <${Command}
-          label="request"
-          text=${`curl -X POST ${shellWord(location.origin + path)} -H 'content-type: application/json' -d ${shellWord(body)}`}
-        />`
-    }
+    ${form.body !== undefined && commandsOf(path, form.body)}
   </form>`
+}
+
+const nonEmpty = (text) => text.split("\n").filter((line) => line.trim() !== "")
+/** Events as lines of JSON. */
+const ManyEvents = ({ topics }) => {
+  const [text, setText] = useState("")
+  const [topic, setTopic] = useState("")
+  const [state, setState] = useState({})
+  const lines = nonEmpty(text)
+  const faults = lines.flatMap((line, i) => {
+    try {
+      const value = parseJson(line)
+      return typeof value === "object" && value !== null && !Array.isArray(value)
+        ? []
+        : [`line ${i + 1} is no JSON object`]
+    } catch (error) {
+      return [`line ${i + 1} is no JSON: ${error.message}`]
+    }
+  })
+  const path = pathOf(topic)
+  const body = `${lines.join("\n")}\n`
+  const submit = async (event) => {
+    event.preventDefault()
+    setState({ isSending: true })
+    try {
+      const answer = await send("POST", path, {
+        body,
+        accept: [400, 422],
+        headers: { "content-type": "application/x-ndjson" }
+      })
+      if (answer.body.results === undefined) {
+        const { code, message, try: advice } = answer.body.error
+        return setState({ error: { code, message, advice } })
+      }
+      setState({ answer: answer.body })
+    } catch (error) {
+      setState({ error })
+    }
+  }
+  const load = async (event) => setText(await event.target.files[0].text())
+  return html`<form class="card" onSubmit=${submit}>
+    <div class="row end">
+      <${Field} label="Topic" hint="needed for topics without event types"
+        ><select value=${topic} onChange=${(event) => setTopic(event.target.value)}>
+          <option value="">the one that has each type</option>
+          ${topics.map((name) => html`<option key=${name}>${name}</option>`)}
+        </select><//
+      >
+      <${Field} label="From a file"><input type="file" accept=".ndjson,.jsonl,.json,.txt" onChange=${load} /><//>
+    </div>
+    <${Field} label="Events, one JSON object a line">
+      <textarea
+        name="lines"
+        rows="12"
+        spellcheck="false"
+        value=${text}
+        onInput=${(event) => setText(event.target.value)}
+      ></textarea>
+    <//>
+    ${faults.length > 0 && html`<p class="wrong">${faults.slice(0, 3).join("; ")}${faults.length > 3 ? `; and ${number(faults.length - 3)} more` : ""}</p>`}
+    <div class="row">
+      <button class="primary" disabled=${lines.length === 0 || state.isSending}>
+        Send ${counted(lines.length, "event")}
+      </button>
+      ${faults.length > 0 && html`<span class="quiet">The other lines are sent all the same; each gets its own answer.</span>`}
+    </div>
+    <${Problem} error=${state.error} /> ${state.answer && html`<${Results} answer=${state.answer} />`}
+    ${lines.length > 0 && lines.length <= 5 ? commandsOf(path, body, "application/x-ndjson") : html`<${Command} label="request" text=${`${curlOf("POST", path, { headers: { "content-type": "application/x-ndjson" } })} --data-binary @FILE`} />`}
+  </form>`
+}
+const Results = ({ answer: { accepted, rejected, results } }) => {
+  const refused = results.filter(({ status }) => status === "rejected")
+  const last = results.findLast(({ status }) => status === "accepted")
+  return html`<p role="status" class=${`note-box ${rejected === 0 ? "ok" : ""}`}>
+      ${`${counted(accepted, "event")} accepted, ${number(rejected)} rejected. `}${last && html`<a href=${recordLink(last)}>The last one</a>`}
+    </p>
+    ${
+      refused.length > 0 &&
+      html`<${Table}
+        caption="Rejected events"
+        rows=${refused.slice(0, 100)}
+        keyOf=${({ error }) => error.index}
+        columns=${[
+          { name: "line", numeric: true, cell: ({ error }) => error.line ?? error.index + 1 },
+          { name: "code", cell: ({ error }) => html`<code>${error.code}</code>` },
+          { name: "path", label: "field", cell: ({ error }) => error.path ?? "" },
+          {
+            name: "message",
+            cell: ({ error }) => html`${error.message}<br /><small class="quiet">${error.try}</small>`
+          }
+        ]}
+      />`
+    }`
+}
+
+const Last = ({ onUse }) => {
+  const sent = sentOf()
+  if (sent.length === 0) return null
+  return html`<details class="card">
+    <summary>Sent from this tab</summary>
+    <${Table}
+      caption="Events that were sent from this tab, the newest first"
+      rows=${sent}
+      columns=${[
+        { name: "type", cell: ({ type }) => html`<${Tag}>${type}<//>` },
+        { name: "body", label: "event", cell: ({ body }) => html`<code>${body}</code>` },
+        {
+          name: "use",
+          label: "",
+          cell: (one) => html`<button type="button" class="small" onClick=${() => onUse(one)}>Use it again</button>`
+        }
+      ]}
+    />
+  </details>`
 }
 
 export default ({ query }) => {
   const document = useGet("/openapi.json")
-  return html`<header class="head"><h1>Send</h1></header>
-    <p class="lead">One event, with the fields that its schema asks for. It goes the way of every other event.</p>
+  const [used, setUsed] = useState()
+  const isMany = query.many === "1"
+  return html`<header class="head">
+      <h1>Send</h1>
+      <a href=${linkTo("send", isMany ? {} : { many: "1" })}>${isMany ? "One event" : "Many at once"}</a>
+    </header>
+    <p class="lead">
+      ${isMany ? "Events as lines of JSON. Each is validated by itself, and gets a result of its own." : "One event, with the fields that its schema asks for. It goes the way of every other event."}
+    </p>
     <${Loaded} of=${document}>
       ${(found) => {
         const shapes = shapesOf(found)
         if (shapes.length === 0)
           return html`<${Empty} title="This process takes no events"
-            ><p>Open the console of a process with the role gateway.</p><//
+            ><p>The application has no topic that others write, or this process has not the role gateway.</p>
+            <a href=${linkTo("aggregates")}>Send a command to an aggregate</a><//
           >`
+        if (isMany) return html`<${ManyEvents} topics=${[...new Set(shapes.map(topicOf).filter(Boolean))]} />`
         const shape = shapes.find(({ title }) => title === query.type) ?? shapes[0]
+        const use = (one) => {
+          setUsed({ ...one, at: Date.now() })
+          go(linkTo("send", { type: one.type }))
+        }
+        const initial = used?.type === shape.title ? used.body : undefined
         return html`<${Field} label="Event"
             ><select value=${shape.title} onChange=${(event) => go(linkTo("send", { type: event.target.value }))}>
               ${shapes.map(({ title }) => html`<option key=${title}>${title}</option>`)}
             </select><//
           >
-          <${Form} key=${shape.title} document=${found} shape=${shape} />`
+          <${OneEvent}
+            key=${`${shape.title} ${initial === undefined ? "" : used.at}`}
+            document=${found}
+            shape=${shape}
+            initial=${initial}
+          />
+          <${Last} onUse=${use} />`
       }}
     <//>`
 }

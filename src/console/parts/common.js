@@ -150,13 +150,17 @@ export const Dialog = ({ children, onClose, title }) => {
 }
 
 /**
- * A button that says what will happen, shows the command that does the same, and asks, before it does it. `plan()` may resolve to a text of what a dry run
- * found; `act()` does it and resolves to a text of the result.
+ * A button that says what will happen, shows the command and the request that do the same, and asks, before it does it.
+ *
+ * `options`: what can be chosen, `{ name, label, kind: "flag" | "text" | "number" | "choice", values, value, hint }`; the functions get the choices by name.
+ * `plan(chosen)` resolves to what a dry run found. `act(chosen, { report, signal })` does it and resolves to the result; `report(text)` says how far it is,
+ * and `signal` is aborted by the button Stop, which an action has if `canStop`. What a plan and a result are is text, or parts of a page.
+ * `command` and `request` are texts, or made of what is chosen. `confirm` is a name that has to be typed.
  */
 export const Action = (action) =>
   html`<button
     type="button"
-    class=${action.danger ? "danger" : ""}
+    class=${`${action.danger ? "danger" : ""} ${action.small ? "small" : ""}`}
     aria-haspopup="dialog"
     disabled=${action.disabled === true}
     onClick=${() => globalThis.dispatchEvent(new CustomEvent("action", { detail: action }))}
@@ -173,41 +177,119 @@ export const ActionHost = () => {
   }, [])
   return action && html`<${ActionDialog} ...${action} onClose=${() => setAction(undefined)} />`
 }
-const ActionDialog = ({ act, command, danger, describe, label, onClose, onDone, plan }) => {
+/** What can be chosen for an action. */
+const ActionOptions = ({ chosen, disabled, onChosen, options }) => {
+  const set = (name, value) => onChosen({ ...chosen, [name]: value })
+  return html`<fieldset class="options" disabled=${disabled}>
+    <legend>Options</legend>
+    ${options.map(({ hint, kind = "text", label, name, values }) =>
+      kind === "flag"
+        ? html`<label key=${name} class="check"
+            ><input type="checkbox" checked=${chosen[name]} onChange=${(event) => set(name, event.target.checked)} />
+            <span>${label}${hint && html` <small class="quiet">${hint}</small>`}</span></label
+          >`
+        : html`<${Field} key=${name} label=${label} hint=${hint}
+            >${
+              kind === "choice"
+                ? html`<select name=${name} value=${chosen[name]} onChange=${(event) => set(name, event.target.value)}>
+                    ${values.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}
+                  </select>`
+                : html`<input
+                    name=${name}
+                    value=${chosen[name]}
+                    inputmode=${kind === "number" ? "decimal" : undefined}
+                    onInput=${(event) => set(name, event.target.value)}
+                  />`
+            }<//
+          >`
+    )}
+  </fieldset>`
+}
+const textFor = (given, chosen) => (typeof given === "function" ? given(chosen) : given)
+const resultOf = (content) =>
+  content &&
+  html`<div role="status" class="result">${typeof content === "string" ? html`<p>${content}</p>` : content}</div>`
+/** The state of an action's dialog: the plan of what is chosen, and the run. */
+const useAction = ({ act, onDone, options = [], plan }) => {
+  const [chosen, setChosen] = useState(() =>
+    Object.fromEntries(options.map(({ kind, name, value }) => [name, value ?? (kind === "flag" ? false : "")]))
+  )
   const [state, setState] = useState({ step: plan === undefined ? "ask" : "plan" })
+  const stop = useRef()
+  const isOpen = useRef(true)
+  useEffect(() => () => (isOpen.current = false), [])
   useEffect(() => {
-    if (plan === undefined) return
-    plan().then(
-      (text) => setState({ step: "ask", text }),
-      (error) => setState({ step: "refused", error })
-    )
-  }, [])
-  const run = async () => {
-    setState((old) => ({ ...old, step: "running" }))
-    try {
-      const text = await act()
-      setState({ step: "done", text: text ?? "Done." })
-      onDone?.()
-    } catch (error) {
-      setState({ step: "refused", error })
+    if (plan === undefined || state.step === "running") return
+    let isOld = false
+    setState({ step: "plan" })
+    const look = async () => {
+      try {
+        const content = await plan(chosen)
+        if (!isOld) setState({ step: "ask", content })
+      } catch (error) {
+        if (!isOld) setState({ step: "refused", error })
+      }
     }
+    const timer = setTimeout(look, options.length > 0 ? 200 : 0)
+    return () => {
+      isOld = true
+      clearTimeout(timer)
+    }
+  }, [chosen])
+  const run = async () => {
+    stop.current = new AbortController()
+    setState({ step: "running", content: state.content })
+    const report = (content) => isOpen.current && setState({ step: "running", content })
+    try {
+      const content = await act(chosen, { report, signal: stop.current.signal })
+      setState({ step: "done", content: content ?? "Done." })
+    } catch (error) {
+      // what was done before it failed stays to be seen
+      setState((old) => ({ step: "refused", content: error.done ?? old.content, error }))
+    }
+    onDone?.()
   }
-  const { error, step, text } = state
+  return { ...state, chosen, setChosen, run, stop: () => stop.current.abort() }
+}
+const ActionDialog = ({ onClose, ...action }) => {
+  const { canStop, command, confirm, danger, describe, label, options = [], plan, request } = action
+  const { chosen, content, error, run, setChosen, step, stop } = useAction(action)
+  const [typed, setTyped] = useState("")
   return html`<${Dialog} title=${label} onClose=${onClose}>
-    ${step !== "done" && html`<p>${describe}</p>`}
-    ${step === "plan" && html`<p role="status" class="quiet">Asking what it would do…</p>`}
-    ${text && html`<p role="status" class="result">${text}</p>`}
+    ${step !== "done" && html`<p>${textFor(describe, chosen)}</p>`}
+    ${step !== "done" && options.length > 0 && html`<${ActionOptions} options=${options} chosen=${chosen} disabled=${step === "running"} onChosen=${setChosen} />`}
+    ${step === "plan" && html`<p role="status" class="quiet">Asking what it would do…</p>`} ${resultOf(content)}
     <${Problem} error=${error} />
+    ${
+      confirm !== undefined &&
+      ["ask", "plan"].includes(step) &&
+      html`<${Field} label=${`Type ${confirm} to go on`}
+        ><input name="confirm" autocomplete="off" value=${typed} onInput=${(event) => setTyped(event.target.value)}
+      /><//>`
+    }
     ${
       command !== undefined &&
       html`<p class="quiet">The same by the command line:</p>
-        <${Command} text=${command} />`
+        <${Command} text=${textFor(command, chosen)} />`
+    }
+    ${
+      request !== undefined &&
+      html`<details>
+        <summary>The same as a request</summary>
+        <${Command} label="request" text=${textFor(request, chosen)} />
+      </details>`
     }
     <footer>
+      ${step === "running" && canStop && html`<button type="button" onClick=${stop}>Stop</button>`}
       <button type="button" onClick=${onClose}>${step === "done" || step === "refused" ? "Close" : "Cancel"}</button>
       ${
-        (step === "ask" || step === "running") &&
-        html`<button type="button" class=${danger ? "danger" : "primary"} disabled=${step === "running"} onClick=${run}>
+        (step === "ask" || step === "running" || (step === "plan" && plan !== undefined)) &&
+        html`<button
+          type="button"
+          class=${danger ? "danger" : "primary"}
+          disabled=${step !== "ask" || (confirm !== undefined && typed !== confirm)}
+          onClick=${run}
+        >
           ${step === "running" ? "Working…" : label}
         </button>`
       }

@@ -20,6 +20,7 @@ import { run } from "./errors.ts"
 import { InlineWriter } from "./inline.ts"
 import { packAppend, uuidOf } from "./pack.ts"
 import { makeReads } from "./reads.ts"
+import { makeList } from "./streams.ts"
 import * as Topics from "./topics.ts"
 
 /** What the event store works with besides a pool. */
@@ -169,6 +170,7 @@ export const make = (
     ...makeAppends(topics, appender),
     ...makeOthers(sql, topics),
     declare: topics.declare,
+    list: makeList(sql, topics),
     remember: makeRemember(sql, topics, reads.load)
   })
   return { store, statements: () => appender.statements }

@@ -25,17 +25,17 @@ const eventJson = (aggregate: Aggregate.Any, recorded: RecordedEvent) => ({
 /** The JSON object of an event. */
 export type EventJson = ReturnType<typeof eventJson>
 
-/** Loads a page of a stream: its events as JSON, and the stream's version. Fails with `UnreadableEvent` if the declarations do not fit an event. */
+/** Loads a page of a stream: its events as JSON, the stream's version, and why it takes no more events, if so. Fails with `UnreadableEvent` if the declarations do not fit an event. */
 export const eventsPage = Effect.fnUntraced(function* (
   aggregate: Aggregate.Any,
   id: string,
   { from, limit }: { readonly from: number; readonly limit: number }
 ) {
   const store = yield* EventStore
-  const { events, version } = yield* store.load(aggregate.name, id, { from, limit })
+  const { closed, events, version } = yield* store.load(aggregate.name, id, { from, limit })
   const shown = yield* Effect.try({
     try: () => events.map((event) => eventJson(aggregate, event)),
     catch: (error) => error as UnreadableEvent
   })
-  return { version, events: shown }
+  return { version, events: shown, closed }
 })

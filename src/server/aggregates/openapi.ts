@@ -2,7 +2,7 @@
 import * as Schema from "effect/Schema"
 import type { Aggregate } from "../../model/aggregate.ts"
 import { eventSchema, example, jsonSchemaOf } from "../http/openapi.ts"
-import type { Json } from "../http/json-schema.ts"
+import { described, integer, type Json, list, nullable, object, oneOf } from "../http/json-schema.ts"
 import type { Aggregates } from "./catalog.ts"
 import { contextHeaders } from "./headers.ts"
 
@@ -157,6 +157,44 @@ const statePath = (aggregate: Aggregate.Any) => ({
     }
   }
 })
+const streamsPath = (aggregate: Aggregate.Any) => ({
+  get: {
+    tags,
+    summary: `The streams of ${aggregate.name} that have events`,
+    parameters: [
+      query("order", "`recent`: those that were appended to last, the newest first, without further pages", {
+        type: "string",
+        enum: ["id", "recent"],
+        default: "id"
+      }),
+      query("limit", "How many are listed at most", { ...version, default: 100, maximum: 1000 }),
+      query("prefix", "Only ids that begin so", text),
+      query("after", "The next of the page before", text)
+    ],
+    responses: {
+      200: {
+        description: "a page, which of a tenant's streams may have fewer than the limit without being the last",
+        content: {
+          "application/json": {
+            schema: object({
+              streams: list(
+                object({
+                  id: text,
+                  version,
+                  appended_at: described(integer, "when the last event was appended, in epoch milliseconds"),
+                  tenant: nullable(text),
+                  closed: nullable(oneOf("archived", "erased"))
+                })
+              ),
+              next: described(nullable(text), "`after` of the next page; null: this is the last")
+            })
+          }
+        }
+      },
+      ...refusals(400, 401, 403, 404, 503)
+    }
+  }
+})
 const eventsPath = (aggregate: Aggregate.Any) => ({
   get: {
     tags,
@@ -173,6 +211,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
         properties: {
           version,
           next: { anyOf: [version, { type: "null" }], description: "`from` of the next page; null: this is the last" },
+          closed: described(oneOf("archived", "erased"), "why the stream takes no more events; left out if it does"),
           events: {
             type: "array",
             items: {
@@ -208,7 +247,12 @@ export const describe = (aggregates: Aggregates, routes: DescribedRoutes): Descr
     const path = `/v1/aggregates/${aggregate.name}/{id}`
     const events = aggregate.events.map(eventSchema)
     schemas[`${aggregate.name}.event`] = events.length === 1 ? events[0] : { oneOf: events }
-    if (routes.reads) Object.assign(paths, { [path]: statePath(aggregate), [`${path}/events`]: eventsPath(aggregate) })
+    if (routes.reads)
+      Object.assign(paths, {
+        [`/v1/aggregates/${aggregate.name}`]: streamsPath(aggregate),
+        [path]: statePath(aggregate),
+        [`${path}/events`]: eventsPath(aggregate)
+      })
     if (!routes.commands) continue
     for (const name of Object.keys(aggregate.commands)) paths[`${path}/commands/${name}`] = commandPath(aggregate, name)
   }

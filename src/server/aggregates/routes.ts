@@ -1,4 +1,4 @@
-// The routes of aggregates: `POST …/commands/COMMAND`, and `GET` of a stream's state and of its events.
+// The routes of aggregates: `POST …/commands/COMMAND`, and `GET` of the streams, and of one's state and events.
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -19,6 +19,7 @@ import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "
 import { knownAggregate, type Aggregates } from "./catalog.ts"
 import { commandJson, commandOf } from "./command.ts"
 import { eventsPage } from "./events.ts"
+import { streamsPage } from "./streams.ts"
 import { executeOwned, mayRead } from "./ownership.ts"
 import { commandIdOf, contextOf, etagOf, expectedOf, isKnown } from "./headers.ts"
 import { type Wait, waitForEvents } from "./waiting.ts"
@@ -35,6 +36,8 @@ export interface AggregateParts {
 const jsonType = "application/json; charset=utf-8"
 /** How many events a page has by default, and at most. */
 const pageEvents = { usual: 100, most: 1_000 }
+/** How many streams a list has by default, and at most. */
+const pageStreams = { usual: 100, most: 1_000 }
 const path = "/v1/aggregates/:name/:id"
 // the routes are described for each aggregate and command by openapi.ts
 const hidden = { schema: { hide: true }, helmet: false } as const
@@ -151,6 +154,25 @@ const pastOf = (query: Readonly<Record<string, unknown>>): { readonly version?: 
   return { at }
 }
 
+/** Which streams a request lists. Throws a `Problem` 400. */
+const listedOf = (query: Readonly<Record<string, unknown>>) => {
+  const order = single(query["order"], "order") ?? "id"
+  if (order !== "id" && order !== "recent")
+    throw new Problem(
+      400,
+      "invalid_parameter",
+      `the parameter order is ${JSON.stringify(order)}`,
+      "use order=id or order=recent"
+    )
+  const texts = { prefix: single(query["prefix"], "prefix"), after: single(query["after"], "after") }
+  if (Object.values(texts).some((text) => text?.includes("\0")))
+    throw new Problem(400, "invalid_parameter", "no id has the character NUL", "leave the character out")
+  if (order === "recent" && texts.after !== undefined)
+    throw new Problem(400, "invalid_parameter", "order=recent has no further pages", "use order=id with after")
+  const limit = whole(query["limit"], "limit", { least: 1, most: pageStreams.most, otherwise: pageStreams.usual })
+  return { order, limit, ...texts } as const
+}
+
 const noEvents = (aggregate: string, id: string, at?: number): Problem => {
   const none = at === undefined ? "has no events" : `had no events at ${new Date(at).toISOString()}`
   return new Problem(404, "unknown_stream", `${aggregate} ${shown(id)} ${none}`, "check the id")
@@ -178,8 +200,15 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
       waiting--
     }
   }
-  app.get("/v1/aggregates/:name", reading(), (request) => {
-    targetOf(request, aggregates)
+  app.get("/v1/aggregates/:name", reading("order", "limit", "prefix", "after"), async (request, reply) => {
+    const { name = "" } = request.params as Readonly<Record<string, string>>
+    const aggregate = knownAggregate(aggregates, name)
+    const options = {
+      ...listedOf(request.query as Readonly<Record<string, unknown>>),
+      tenant: request.principal.tenant
+    }
+    const page = await readOf(parts, streamsPage(aggregate, options))
+    return reply.header("cache-control", "no-cache").type(jsonType).send(JSON.stringify(page))
   })
   app.get(path, reading("version", "at", "waitFor"), async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
@@ -203,12 +232,12 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     const limit = whole(query["limit"], "limit", { least: 1, most: pageEvents.most, otherwise: pageEvents.usual })
     await waited(request, aggregate.name)
     if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
-    const { events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
+    const { closed, events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
     if (version === 0) throw noEvents(aggregate.name, id)
     reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
     if (isKnown(request.headers, version)) return reply.code(304).send()
     const last = events.at(-1)?.version ?? from - 1
     const next = last < version && events.length > 0 ? last + 1 : null
-    return reply.type(jsonType).send(JSON.stringify({ version, next, events }))
+    return reply.type(jsonType).send(JSON.stringify({ version, next, closed, events }))
   })
 }

@@ -17,6 +17,12 @@ const most = { bulk: 1_000, bulks: 100_000 }
 /** How long a retry waits for running processes to process what it sent, in milliseconds. */
 const outcomeMs = 5_000
 const bulkProperties = { command, dry_run: flag, left_out: leftOut }
+/** What a dry run answers. */
+const dryRunProperties = {
+  count: described(integer, "of a dry run: how many it is about"),
+  ids: list({ anyOf: [integer, text] }),
+  more: described(integer, "of a dry run: how many others fit, because of the limit")
+}
 
 const Bulk = Schema.Struct({
   ids: Schema.optional(Schema.Array(Schema.Union([Schema.String, Schema.Int]))),
@@ -62,12 +68,19 @@ const preview = async (
   verb: "retry" | "discard",
   { command, selection }: ReturnType<typeof bulkOf>
 ) => {
-  const found = await answerOf(Effect.flatMap(selection, (selection) => DeadLetters.preview(context, selection, verb)))
+  const { behind, found } = await answerOf(
+    Effect.gen(function* () {
+      const found = yield* DeadLetters.preview(context, yield* selection, verb)
+      return { found, behind: verb === "retry" ? yield* DeadLetters.countBehind(context, found) : undefined }
+    })
+  )
   return {
     command,
     dry_run: true,
     count: found.deadLetters.length,
     ids: found.deadLetters.map(({ id }) => id),
+    more: found.beyondLimit,
+    ...(behind !== undefined && { behind }),
     left_out: found.leftOut
   }
 }
@@ -84,14 +97,7 @@ const bulkSchema = (summary: string, properties: Parameters<typeof object>[1]) =
   summary,
   querystring: { type: "object", properties: { dryRun } },
   body: jsonSchemaOf(Bulk),
-  response: responses(
-    { 200: object(bulkProperties, { count: integer, ids: list({ anyOf: [integer, text] }), ...properties }) },
-    400,
-    404,
-    409,
-    422,
-    503
-  )
+  response: responses({ 200: object(bulkProperties, { ...dryRunProperties, ...properties }) }, 400, 404, 409, 422, 503)
 })
 const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLetters.DeadLettersContext): void => {
   addRoute(
@@ -102,7 +108,10 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
       retried: described(integer, "how many were sent again"),
       refused: described(list(anyObject), "those that are still refused, and stay as they are"),
       processed: described(integer, "of those of projections, how many were processed within 5 seconds"),
-      behind: described(integer, "how many that waited behind these, for their keys, were processed after them"),
+      behind: described(
+        integer,
+        "how many that waited behind these, for their keys, were processed after them; of a dry run: how many would follow"
+      ),
       failed_again: integer,
       failed: described(list(anyObject), "some of those that failed again: id, error, message"),
       late: integer,

@@ -43,6 +43,11 @@ export interface DeadLetterPreview {
   readonly deadLetters: ReadonlyArray<ListedDeadLetter>
   readonly leftOut: ReadonlyArray<LeftOutKind>
 }
+/** Dead letters that a retry or a discard would decide about, at most as many as its limit. */
+export interface BulkPreview extends DeadLetterPreview {
+  /** How many others match, because there are more than the selection's limit. */
+  readonly beyondLimit: number
+}
 /** Dead letters that a selection matches. */
 export interface DeadLetterList extends DeadLetterPreview {
   /** Whether there are more than the selection's limit. */
@@ -189,9 +194,9 @@ export const preview = Effect.fnUntraced(function* (
   context: DeadLettersContext,
   selection: DeadLetterSelection,
   purpose: "retry" | "discard"
-): Effect.fn.Return<DeadLetterPreview, DeadLettersFailed | NotMigrated> {
-  const { leftOut, selected } = yield* Effect.scoped(select(context, selection, purpose))
-  return { deadLetters: selected.flatMap(({ deadLetters }) => deadLetters), leftOut }
+): Effect.fn.Return<BulkPreview, DeadLettersFailed | NotMigrated> {
+  const { beyondLimit, leftOut, selected } = yield* Effect.scoped(select(context, selection, purpose))
+  return { deadLetters: selected.flatMap(({ deadLetters }) => deadLetters), leftOut, beyondLimit }
 })
 
 /**

@@ -65,6 +65,12 @@ test("beside a running dev, a command and the server see each other's events", a
     { version: 1, event: placed },
     { version: 2, event: events[0], headers: { "millrace-actor": "bob" } }
   ])
+  const streams = await aggregate("list", "order", "--prefix", "o-1", "--json")
+  expect([streams.code, JSON.parse(streams.output)]).toMatchObject([
+    0,
+    { streams: [{ id: "o-1", version: 2, closed: null }], next: null }
+  ])
+  expect((await aggregate("list", "order", "--recent", "--limit", "1")).output).toContain("o-1")
 })
 
 test("a rejection, another version, and a command id of another command exit with 3", async () => {

@@ -302,6 +302,15 @@ describe("tenants", () => {
       expect((await call(server, of, undefined, bearer(acme))).status, of).toBe(200)
       expect((await call(server, of, undefined, bearer(operator))).status, of).toBe(200)
     }
+    const listedBy = async (credential: string, query: string) => {
+      const { streams } = (await call(server, `alert-case?${query}`, undefined, bearer(credential))).body
+      return streams.some(({ id }) => id === "owned")
+    }
+    for (const query of ["prefix=owned", "order=recent&limit=1000"]) {
+      expect(await listedBy(globex, query), query).toBe(false)
+      expect(await listedBy(acme, query), query).toBe(true)
+      expect(await listedBy(operator, query), query).toBe(true)
+    }
     const named = await call(
       server,
       `${path}/commands/acknowledge`,

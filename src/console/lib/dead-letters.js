@@ -1,0 +1,117 @@
+// Decides about many dead letters: a dry run says which, and they are sent in parts, so that progress is seen and a stop is possible between two.
+import { send } from "./api.js"
+import { counted, number, shellWord } from "./format.js"
+
+export const base = "/v1/operations/dead-letters"
+/** How many are found by a dry run at most, and how many are sent together. */
+const most = { found: 100_000, together: 500 }
+/** How many the command takes unless it is given a limit. */
+const usual = 1_000
+
+/** The filter of a group: what could not process it, and the error. */
+export const filterOf = ({ error, failed_in: where, kind, projection }) => {
+  const [, subscription] = /^subscription (.+)$/.exec(where) ?? []
+  const [, rule] = /^bridge [^/]+\/(.+)$/.exec(where) ?? []
+  return Object.fromEntries(
+    Object.entries({ kind, projection: projection ?? undefined, subscription, rule, error }).filter(
+      ([, one]) => one !== undefined
+    )
+  )
+}
+/** A filter as options of the command. */
+export const flagsOf = (filter) =>
+  Object.entries(filter)
+    .map(([name, value]) => `--${name} ${shellWord(String(value))}`)
+    .join(" ")
+/** The command that decides about what a body selects. `count`: how many that are. */
+export const commandOf = (verb, { all, ids, limit: _, ...filter }, count = 0) =>
+  [
+    "npx millrace dlq",
+    verb,
+    ids?.map((id) => shellWord(String(id))).join(" "),
+    all ? "--all" : "",
+    flagsOf(filter),
+    count > usual && ids === undefined ? `--limit ${Math.min(count, most.found)}` : ""
+  ]
+    .filter(Boolean)
+    .join(" ")
+
+/** What a decision about them would do: `{ ids, behind, more }`. */
+export const find = async (verb, body) => {
+  const path = `${base}/${verb}?dryRun=true`
+  return (await send("POST", path, { body: { ...body, limit: most.found } })).body
+}
+
+const sum = (
+  total,
+  {
+    behind = 0,
+    discarded = 0,
+    failed = [],
+    failed_again: again = 0,
+    failures = [],
+    late = 0,
+    processed = 0,
+    refused = [],
+    retried = 0
+  }
+) => ({
+  decided: total.decided + retried + discarded,
+  processed: total.processed + processed,
+  behind: total.behind + behind,
+  again: total.again + again,
+  late: total.late + late,
+  failed: [...total.failed, ...failed].slice(0, 20),
+  refused: [...total.refused, ...refused].slice(0, 20),
+  refusals: total.refusals + refused.length,
+  failures: [...total.failures, ...failures]
+})
+const nothing = {
+  decided: 0,
+  processed: 0,
+  behind: 0,
+  again: 0,
+  late: 0,
+  failed: [],
+  refused: [],
+  refusals: 0,
+  failures: [],
+  others: 0
+}
+
+/** Retries or discards them in parts; `onPart` gets what was done so far and how many were sent. Rejects with an error that has what was done as `total`. */
+export const decide = async (verb, ids, { onPart, signal }) => {
+  let total = nothing
+  for (let i = 0; i < ids.length && !signal.aborted; i += most.together) {
+    const some = ids.slice(i, i + most.together)
+    try {
+      const { body } = await send("POST", `${base}/${verb}`, { body: { ids: some, limit: some.length } })
+      const next = sum(total, body)
+      total = {
+        ...next,
+        others: total.others + Math.max(0, some.length - (next.decided - total.decided) - (body.refused?.length ?? 0))
+      }
+    } catch (error) {
+      // somebody else has decided about all of these
+      if (error.code !== "refused") throw Object.assign(error, { total })
+      total = { ...total, others: total.others + some.length }
+    }
+    onPart?.(total, Math.min(ids.length, i + most.together))
+    if (total.failures.length > 0) break
+  }
+  return total
+}
+/** What was done, in one sentence. */
+export const doneText = (verb, { again, behind, decided, late, others, processed, refusals }) =>
+  verb === "discard"
+    ? `${counted(decided, "dead letter")} discarded${others > 0 ? `; ${number(others)} were decided about meanwhile, or are being retried` : ""}.`
+    : [
+        `${counted(decided, "dead letter")} sent again: ${number(processed)} processed, ${number(again)} failed again`,
+        behind > 0 ? `${number(behind)} that waited behind them followed` : "",
+        late > 0 ? `${counted(late, "contribution")} came too late for a window` : "",
+        refusals > 0 ? `${number(refusals)} are refused as before` : "",
+        others > 0 ? `${number(others)} were decided about meanwhile` : "",
+        decided > processed + again ? `${number(decided - processed - again)} are not processed yet` : ""
+      ]
+        .filter(Boolean)
+        .join("; ") + "."
