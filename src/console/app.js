@@ -133,14 +133,8 @@ const Navigation = ({ canUseKey, name, onKey, route }) => {
         )}`
     )}
     <div class="foot">
-      <button
-        type="button"
-        class="small"
-        aria-pressed=${utc}
-        onClick=${toggleZone}
-        title="Times in your zone, or in UTC"
-      >
-        ${zone()}
+      <button type="button" class="small" onClick=${toggleZone} title="Switches between your zone and UTC">
+        Times in ${zone()}
       </button>
       ${
         key !== undefined &&

@@ -2,11 +2,11 @@
 
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
 const fine = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 })
-/** `12,345`; below 10 with up to three digits. */
+/** `12,345`; below 10 with up to three digits; `9.35e+307` where the digits would be no help. */
 export const number = (value) =>
   value === undefined || value === null
     ? "–"
-    : typeof value !== "number"
+    : typeof value !== "number" || Math.abs(value) >= 1e15
       ? String(value)
       : Math.abs(value) >= 10 || Number.isInteger(value)
         ? whole.format(value)

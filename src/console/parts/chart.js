@@ -48,8 +48,13 @@ export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
           cursor: { points: { size: 6 } },
           legend: { live: true },
           scales: {
-            // a minute at least, so that the first points are not a line across years
-            x: { range: (_, low, high) => (low === null ? [0, 60] : [Math.min(low, high - 60), high]) },
+            // a minute at least, so that the first points are not a line across years; of one point, uPlot takes years for its range
+            x: {
+              range: ({ data: [times] }, low, high) => {
+                const last = times.length > 1 ? high : (times[0] ?? Date.now() / 1_000)
+                return [Math.min(times.length > 1 ? low : last, last - 60), last]
+              }
+            },
             y: { range: (_, low, high) => [Math.min(0, low ?? 0), high === null || high <= 0 ? 1 : high * 1.1] }
           },
           axes: [
@@ -62,7 +67,7 @@ export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
               label,
               stroke: colour(seriesColours[i % seriesColours.length]),
               width: 1.5,
-              points: { show: false },
+              points: { size: 5 },
               value: (_, value) =>
                 value === null || value === undefined ? "–" : `${number(value)}${unit && ` ${unit}`}`
             }))
