@@ -7,7 +7,7 @@ import * as PostgresLog from "../../src/postgres/log/log.ts"
 import type { Log } from "../../src/log/log.ts"
 import { databaseOn } from "../support/postgres.ts"
 import { exchange, KeptConnection, type RawAnswer, type RawResponse } from "./connection.ts"
-import { type Document, type Operation, operationsOf } from "./operations.ts"
+import { type Document, type Operation, operationsOf, undescribed } from "./operations.ts"
 import { type FuzzRequest, requestsOf } from "./requests.ts"
 import { serverOn } from "./server.ts"
 
@@ -280,7 +280,7 @@ export const fuzz = Effect.fnUntraced(function* (postgres: string, options: Fuzz
   const document = yield* Effect.promise(
     async () => (await (await fetch(`${server.url}/openapi.json`)).json()) as Document
   )
-  const operations = operationsOf(document)
+  const operations = [...operationsOf(document), ...undescribed]
   const acceptances = new Acceptances()
   /** The bodies of requests whose answer the client has not read. */
   const unreadTexts: Array<string> = []

@@ -292,11 +292,16 @@ const frames = (input: HostileInput): HostileBytes => {
       "/v1/topics/receipts.v1/stream?from=earliest",
       "/v1/topics/x/stream",
       "/v1/topics",
-      "/v1/topics/%ff/stream"
+      "/v1/topics/%ff/stream",
+      "/v1/views/seen_orders/changes",
+      "/v1/views/revenue/changes?from=latest",
+      "/v1/views/seen_accounts/changes?times.gte=1",
+      "/v1/views/dear_orders/changes",
+      "/"
     ],
     input
   )
-  const head = `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: ${pick(["13", "13", "12", "x"], input)}\r\nSec-WebSocket-Key: ${pick(["dGhlIHNhbXBsZSBub25jZQ==", "x", "dGhlIHNhbXBsZSBub25jZQ=="], input)}\r\n\r\n`
+  const head = `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: ${pick(["13", "13", "13", "8", "x"], input)}\r\nSec-WebSocket-Key: ${pick(["dGhlIHNhbXBsZSBub25jZQ==", "x", "dGhlIHNhbXBsZSBub25jZQ=="], input)}\r\n\r\n`
   const frame = [
     [0x81, 0x05, 1, 2, 3, 4, 5],
     [0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],

@@ -63,3 +63,23 @@ export const operationsOf = (document: Document): ReadonlyArray<Operation> =>
         }
       })
   )
+
+const page = (path: string, more: Partial<Operation> = {}): Operation => ({
+  method: "GET",
+  path,
+  query: [],
+  headers: [{ name: "If-None-Match", schema: { type: "string" } }],
+  bodies: new Map(),
+  statuses: new Set([200, 304]),
+  ...more
+})
+/** What is not in the document: the console with its files, the documentation, and aggregates by their names alone. */
+export const undescribed: ReadonlyArray<Operation> = [
+  page("/"),
+  page("/console/{file}"),
+  page("/docs/"),
+  page("/docs/{file}"),
+  page("/openapi.json"),
+  page("/v1/aggregates/{aggregate}"),
+  page("/v1/aggregates/{aggregate}/{id}/{rest}")
+]

@@ -30,7 +30,19 @@ const ids = (count: number, prefix: string): ReadonlyArray<string> =>
 const names: Readonly<Record<string, ReadonlyArray<string>>> = {
   topic: ["orders", "receipts.v1", "prices.v1", "account", "unknown"],
   name: ["counting", "ledger"],
-  id: [...ids(20, "a"), "f-1-0"]
+  id: [...ids(20, "a"), "f-1-0"],
+  file: [
+    "app.js",
+    "style.css",
+    "lib/api.js",
+    "vendor/preact.js",
+    "json",
+    "static/index.html",
+    "../../package.json",
+    "..%2f..%2fx"
+  ],
+  aggregate: ["account", "acount", "millrace-erasure"],
+  rest: ["events", "commands", "commands/deposit", "x"]
 }
 const segmentOf = (name: string): fc.Arbitrary<string> => {
   const known = names[name] ?? ["x"]

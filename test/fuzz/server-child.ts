@@ -3,6 +3,7 @@
 import * as Effect from "effect/Effect"
 import { Log } from "../../src/log/log.ts"
 import { connect } from "../../src/postgres/client/client.ts"
+import { changeSource } from "../../src/server/changes/source.ts"
 import { viewReader } from "../../src/server/views/reader.ts"
 import { serve } from "../../src/server/server.ts"
 import { openQueries } from "../../src/system/database.ts"
@@ -40,6 +41,7 @@ const main = Effect.gen(function* () {
   // as the commands serve it
   const reading = yield* makeSharedReading(readStatus(system), { freshMs: 2_000, patienceMs: 3_000 })
   const limits = { bodyIdleMs: 300, bodySlowMs: 200, headersMs: 5_000, requestMs: 5_000, waitMs: 100, commandMs: 5_000 }
+  const queries = yield* openQueries(database, 5_000)
   const served = yield* serve({
     application,
     eventStore: system.eventStore,
@@ -47,7 +49,8 @@ const main = Effect.gen(function* () {
     status: Effect.map(reading, ({ value }) =>
       value === undefined ? { healthy: false, reason: "not read" } : { ...value }
     ),
-    views: viewReader(yield* openQueries(database, 5_000), sql),
+    views: viewReader(queries, sql),
+    changes: changeSource(queries, sql),
     port: 0,
     limits: { ...limits, eventLoopDelayMs: 0 }
   }).pipe(Effect.provideService(Log, system.log))
