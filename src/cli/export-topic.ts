@@ -5,9 +5,11 @@ import { aggregateHeaders } from "../log/envelope.ts"
 import type { Log, LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
-import { openObserved } from "../system/observed.ts"
+import { openLog } from "../system/open-log.ts"
+import { logTopicNames } from "../system/topic-list.ts"
 import { CommandFailed } from "./command-failure.ts"
 import { warn, writeOut } from "./print.ts"
+import { unknownTopic } from "./unknown-topic.ts"
 import { counted } from "../text/counted.ts"
 
 /** The flags and the argument of the command. */
@@ -56,8 +58,17 @@ const nextRecord = Effect.fnUntraced(function* (log: Log["Service"], topic: stri
 /** Prints what the topic has when the command begins. Records that ask for retries of dead letters, and time marks, are left out. */
 export const exportTopic = Effect.fnUntraced(function* ({ data, topic }: ExportFlags) {
   yield* assertDatabaseExists(data)
-  const { log } = yield* openObserved(yield* openDatabase(data, "join"))
-  const bounds = yield* log.bounds(topic)
+  const { sql } = yield* openDatabase(data, "join")
+  const opened = yield* openLog(Effect.succeed(sql))
+  const { log } = opened
+  const bounds = yield* Effect.catchTag(
+    log.bounds(topic),
+    "UnknownTopic",
+    Effect.fnUntraced(function* () {
+      const stored = yield* Effect.orElseSucceed(logTopicNames(opened), () => [])
+      return yield* yield* unknownTopic(`the log on ${opened.on} has no topic ${topic}`, topic, stored)
+    })
+  )
   const cursors = bounds.map(({ end, partition, start }) => ({ partition, end, next: start, records: [], printed: 0 }))
   let lines: Array<string> = []
   let count = 0

@@ -4,12 +4,14 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
-import { assertDatabaseExists } from "../system/database.ts"
+import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { kafkaOptions, pulsarOptions } from "../system/environment.ts"
 import { layer } from "../system/layer.ts"
+import { logTopicNames } from "../system/topic-list.ts"
 import { CommandFailed, isBrokenPipe, usageError } from "./command-failure.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
 import { timeOf } from "../text/moment.ts"
+import { unknownTopic } from "./unknown-topic.ts"
 
 /** The flags and the argument of the command. */
 export interface SubscribeFlags {
@@ -79,6 +81,17 @@ const assertReadable = Effect.fnUntraced(function* ({ data, from, max = Infinity
   if ((yield* kafkaOptions) === undefined && (yield* pulsarOptions) === undefined) yield* assertDatabaseExists(data)
 })
 
+/** The error of a topic that does not exist, with the derived topic of the application, or the topic of the database, that may have been meant. */
+const unknown = Effect.fnUntraced(function* ({ data, topic }: SubscribeFlags, message: string) {
+  const stored = Effect.gen(function* () {
+    yield* assertDatabaseExists(data)
+    const database = yield* openDatabase(data, "join", { max: 1 })
+    return yield* logTopicNames({ on: "PostgreSQL", sql: database.sql })
+  })
+  const isElsewhere = (yield* kafkaOptions) !== undefined || (yield* pulsarOptions) !== undefined
+  return yield* unknownTopic(message, topic, isElsewhere ? [] : yield* Effect.orElseSucceed(stored, () => []))
+})
+
 /** Prints messages until interrupted, or until `max` are printed. Returns the exit code. */
 export const subscribe = Effect.fnUntraced(
   function* (options: SubscribeFlags) {
@@ -108,5 +121,10 @@ export const subscribe = Effect.fnUntraced(
     return 0
   },
   Effect.scoped,
-  (run, options) => Effect.andThen(assertReadable(options), Effect.provide(run, layer({ dataDir: options.data })))
+  (run, options) =>
+    Effect.andThen(assertReadable(options), Effect.provide(run, layer({ dataDir: options.data }))).pipe(
+      Effect.catchTag("UnknownTopic", ({ reason }) =>
+        Effect.scoped(Effect.flatMap(unknown(options, `there is no topic ${options.topic}: ${reason}`), Effect.fail))
+      )
+    )
 )

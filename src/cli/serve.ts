@@ -23,11 +23,16 @@ import { runProjections, runRelay, type System } from "../system/system.ts"
 import { whenReachable } from "../system/when-reachable.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { commaSeparated } from "../text/comma-separated.ts"
+import { adviceFor } from "../text/similar-names.ts"
 
 /** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
 export type Role = (typeof roles)[number]
 
+const adviceOn = ([unknown]: ReadonlyArray<string>): string => {
+  const advice = unknown === undefined ? undefined : adviceFor(unknown, roles)
+  return advice?.startsWith("did you mean") === true ? advice : `--roles ${roles.join(",")}, or some of these`
+}
 /** Reads roles that are separated by commas. */
 export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, CommandFailed> => {
   const named = commaSeparated(text)
@@ -36,7 +41,7 @@ export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, Com
     ? Effect.fail(
         new CommandFailed({
           message: unknown.length > 0 ? `unknown role ${unknown.join(", ")}` : "--roles names no role",
-          try: `--roles ${roles.join(",")}, or some of these`,
+          try: adviceOn(unknown),
           exitCode: exitCodes.usage
         })
       )

@@ -5,18 +5,16 @@ import * as Semaphore from "effect/Semaphore"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { Log, LogRecord, PartitionBounds } from "../log/log.ts"
-import { aggregatesOf, topicsOf } from "../model/application.ts"
 import { positionAt } from "../runner/in-append-order.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { kafkaOptions } from "../system/environment.ts"
 import { openLog, type OpenedLog } from "../system/open-log.ts"
 import { logTopicNames } from "../system/topic-list.ts"
-import { adviceFor } from "../text/similar-names.ts"
-import { CommandFailed, usageError } from "./command-failure.ts"
-import { loadApplicationIfAny } from "./config.ts"
+import { usageError } from "./command-failure.ts"
 import { startOf } from "./print-messages.ts"
 import { writeOut } from "./print.ts"
 import { eventTypeOf, recordJson, recordLine } from "./record-text.ts"
+import { unknownTopic } from "./unknown-topic.ts"
 
 /** The flags and the argument of the command. */
 export interface TailFlags {
@@ -57,18 +55,9 @@ export const openForReading = Effect.fnUntraced(function* (data: string) {
 })
 
 /** The error of a topic that the log does not have, with the name that may have been meant. */
-const unknownTopic = Effect.fnUntraced(function* (opened: OpenedLog, { config, topic }: TailFlags) {
+const unknownTopicOf = Effect.fnUntraced(function* (opened: OpenedLog, { config, topic }: TailFlags) {
   const stored = yield* Effect.orElseSucceed(logTopicNames(opened), () => [])
-  const application = yield* Effect.orElseSucceed(loadApplicationIfAny(config), () => undefined)
-  const declared =
-    application === undefined
-      ? []
-      : [...topicsOf(application).map((one) => one.topic.name), ...aggregatesOf(application).map(({ name }) => name)]
-  const advice = adviceFor(topic, [...new Set([...stored, ...declared])])
-  return new CommandFailed({
-    message: `the log on ${opened.on} has no topic ${topic}`,
-    ...(advice !== undefined && { try: advice })
-  })
+  return yield* unknownTopic(`the log on ${opened.on} has no topic ${topic}`, topic, stored, config)
 })
 
 /** The position of each partition to begin at. */
@@ -122,7 +111,7 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
   const { log } = opened
   const bounds = yield* log
     .bounds(topic)
-    .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopic(opened, flags), Effect.fail)))
+    .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopicOf(opened, flags), Effect.fail)))
   const starts = yield* startsOf(log, topic, bounds, flags.from ?? "latest")
   const wants = isWanted(flags)
   const output = Semaphore.makeUnsafe(1)

@@ -8,6 +8,7 @@ import {
   type TimerSelection
 } from "../postgres/events/timer-decisions.ts"
 import type { Sql, SqlError } from "../postgres/client/client.ts"
+import { assertKnownNames } from "../system/known-projection.ts"
 import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
 import { print } from "./print.ts"
 import { rowCount, tableOf } from "./tables.ts"
@@ -29,7 +30,11 @@ export interface DecideTimersFlags extends TimerFlags {
   readonly all: boolean
 }
 
-const open = (flags: TimerFlags) => Effect.map(openJoined(flags), ({ sql }) => sql)
+const open = Effect.fnUntraced(function* (flags: TimerFlags) {
+  const { sql } = yield* openJoined(flags)
+  yield* Effect.mapError(assertKnownNames(sql, flags), asUnprepared)
+  return sql
+})
 
 const columns = ["id", "state", "of", "timer", "command", "for", "due", "failures", "reason"]
 const maxWidth = 60

@@ -4,7 +4,7 @@ import type { PartitionBounds } from "../log/log.ts"
 import { aggregatesOf, type Application, topicsOf } from "../model/application.ts"
 import type { Projection } from "../model/projection.ts"
 import { query } from "../postgres/client/client.ts"
-import type { OpenedLog } from "./open-log.ts"
+import type { LogOnPostgres, OpenedLog } from "./open-log.ts"
 
 /** What a topic has: events that others append, values of a lookup, messages of projections, or the events of an aggregate. */
 export type TopicKind = "events" | "lookup" | "derived" | "aggregate" | "undeclared"
@@ -23,7 +23,7 @@ export interface ListedTopic {
 }
 
 /** The names of the topics that a log on PostgreSQL has. Empty for a log on Kafka, where other programs' topics are. */
-export const logTopicNames = (opened: OpenedLog) =>
+export const logTopicNames = (opened: OpenedLog | Pick<LogOnPostgres, "on" | "sql">) =>
   opened.on === "Kafka"
     ? Effect.succeed([])
     : query(

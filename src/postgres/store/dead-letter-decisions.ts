@@ -124,7 +124,7 @@ export interface ParkedGroup {
 export const groupParked = (sql: Sql, filter: Omit<ParkedQuery, "oldestFirst">) => sql<Array<ParkedGroup>>`
   with chosen as (select * from millrace.relay_parked where ${matches(sql, filter)}),
   newest as (select distinct on (target) target, id, reason from chosen order by target, parked_at desc, id desc)
-  select c.target, count(*) as count, count(distinct c.key) + max((c.key is null)::int) as keys, min(c.parked_at) as first,
+  select c.target, count(*) as count, count(distinct c.key) as keys, min(c.parked_at) as first,
     max(c.parked_at) as last, n.id as sample, n.reason as message
   from chosen c join newest n using (target) group by c.target, n.id, n.reason order by 2 desc, 1 limit ${filter.limit}`
 /** Lists messages that relays parked. With the oldest first, those of a stream are in the stream's order. */

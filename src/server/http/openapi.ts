@@ -131,11 +131,18 @@ export const postSchema = (catalog: Catalog): Json => {
       202: answer("all events are in the log"),
       207: answer("some events are in the log, some were rejected"),
       ...refusals({
-        400: "the body is not JSON, not UTF-8, or empty",
         413: "the body is too large; nothing of it was stored",
-        415: "the content type or encoding is not supported",
-        429: "too many events or requests at once; send again after Retry-After seconds"
+        415: "the content type or encoding is not supported"
       }),
+      // of the events, or of the request as a whole
+      400: {
+        anyOf: [answer("none of the events is JSON in UTF-8"), problem],
+        description: "the body is empty, or is no JSON in UTF-8"
+      },
+      429: {
+        anyOf: [answer("too much is in work"), problem],
+        description: "too many events or requests at once; send again after Retry-After seconds"
+      },
       422: answer("no event is valid"),
       503: answer("the log is unavailable; send again after Retry-After seconds, with the same ids")
     }

@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { FastifyInstance } from "fastify"
+import { assertKnownNames } from "../../system/known-projection.ts"
 import { discardTimers, listTimers, retryTimers, type TimerSelection } from "../../postgres/events/timer-decisions.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { whole } from "../http/parameters.ts"
@@ -50,7 +51,7 @@ const listRoute = (app: FastifyInstance, { system }: OperationParts): void => {
           limit: { type: "integer", default: most.list, maximum: most.lists }
         }
       },
-      response: responses({ 200: object({ command, timers: list(timer) }) }, 400, 503)
+      response: responses({ 200: object({ command, timers: list(timer) }) }, 400, 404, 503)
     },
     async (request) => {
       const {
@@ -61,7 +62,12 @@ const listRoute = (app: FastifyInstance, { system }: OperationParts): void => {
       } = parametersOf(request, ["projection", "aggregate", "failing", "limit"])
       const failing = isTrue(asked, "failing")
       const limit = whole(given, "limit", { least: 1, most: most.lists, otherwise: most.list })
-      const timers = await answerOf(listTimers(sql, { ids: [], projection, aggregate, failing }, limit))
+      const timers = await answerOf(
+        Effect.andThen(
+          assertKnownNames(sql, { projection, aggregate }),
+          listTimers(sql, { ids: [], projection, aggregate, failing }, limit)
+        )
+      )
       return { command: commandText(["timers", "list"], { projection, aggregate, failing, limit }), timers }
     }
   )
@@ -88,6 +94,7 @@ export const timers = (app: FastifyInstance, parts: OperationParts): void => {
         response: responses(
           { 200: object({ command, dry_run: flag, count: integer, ids: list(text) }) },
           400,
+          404,
           409,
           422,
           503
@@ -99,6 +106,7 @@ export const timers = (app: FastifyInstance, parts: OperationParts): void => {
         if (!all && ids.length === 0 && projection === undefined && aggregate === undefined)
           throw new Problem(422, "invalid_operation", "no timers are named", 'send ids, a filter, or {"all": true}')
         const selection: TimerSelection = { ids, projection, aggregate, failing: isDryRun && verb === "retry" }
+        await answerOf(assertKnownNames(sql, { projection, aggregate }))
         const done = await answerOf(
           isDryRun
             ? Effect.map(listTimers(sql, selection, most.preview), (found) => found.map(({ id }) => id))

@@ -1,0 +1,129 @@
+// The groups of 20,000 dead letters and more: every count is exact, and those of a database take a moment.
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { query } from "../../../src/postgres/client/client.ts"
+import * as DeadLetters from "../../../src/system/dead-letters/dead-letters.ts"
+import { GroupCounter } from "../../../src/system/dead-letters/groups.ts"
+import { groups } from "../../../src/system/dead-letters/pages.ts"
+import { databaseOn, server } from "../../support/postgres.ts"
+
+it.live(
+  "groups of projections and relays count all that match, with the newest as a sample",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { sql } = yield* databaseOn(yield* server, 2)
+        const at = (n: string) => `timestamptz '2026-01-01' + ${n} * interval '1 second'`
+        yield* query("dead letters", () =>
+          sql.unsafe(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, headers, failed_at)
+            select 'counting', 1, 'orders', n % 4, n, 'parked', 'k' || n % 500, case when n <= 500 then 'TypeError' else 'EarlierParked' end,
+              'message ' || n, 1, '{}', ${at("n")} from generate_series(1, 20000) n`)
+        )
+        yield* query("parked messages", () =>
+          sql.unsafe(`insert into millrace.relay_parked (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason, parked_at)
+            select case when n % 3 = 0 then 'pulsar' else 'kafka' end, 'counting', 'orders', 0, n, gen_random_uuid(), 'receipts.v1', 'k' || n % 100, '[[null,0]]', '{}',
+              'reason ' || n, ${at("n")} from generate_series(1, 12000) n`)
+        )
+        yield* query("analyze", () => sql.unsafe("analyze millrace.dead_letters; analyze millrace.relay_parked"))
+        const context = { sql, openLog: Effect.die("nothing is appended"), bridgeRules: undefined }
+        const of = Effect.fnUntraced(function* (request: Partial<DeadLetters.DeadLetterRequest>) {
+          const selection = yield* DeadLetters.selectionOf({ ...request, kinds: ["projection", "relay"], limit: 1 })
+          return yield* groups(context, selection)
+        })
+        const began = performance.now()
+        const found = yield* of({})
+        const ms = performance.now() - began
+        assert.deepStrictEqual(
+          found.groups.map(({ count, error, failedIn, keys, lastFailedAt, sample, waiting }) => [
+            [failedIn, error, count, keys, waiting],
+            [sample.id, sample.message, new Date(lastFailedAt).toISOString()]
+          ]),
+          [
+            [
+              ["counting v1", "TypeError", 500, 500, 19_500],
+              [500, "message 500", "2026-01-01T00:08:20.000Z"]
+            ],
+            [
+              ["relay to kafka", "Refused", 8_000, 100, 0],
+              ["relay:11999", "reason 11999", "2026-01-01T03:19:59.000Z"]
+            ],
+            [
+              ["relay to pulsar", "Refused", 4_000, 100, 0],
+              ["relay:12000", "reason 12000", "2026-01-01T03:20:00.000Z"]
+            ],
+            [
+              ["counting v1", "EarlierParked", 19_500, 500, 0],
+              [20_000, "message 20000", "2026-01-01T05:33:20.000Z"]
+            ]
+          ]
+        )
+        assert.isFalse(found.isPartial)
+        // a second would be far too much for a screen; this is what a busy machine takes
+        assert.isBelow(ms, 10_000)
+        process.stdout.write(`groups of 32,000 dead letters in ${Math.round(ms)} ms\n`)
+        const since = yield* of({ since: Date.parse("2026-01-01T05:00:00Z"), error: "EarlierParked" })
+        assert.deepStrictEqual(
+          since.groups.map(({ count, kind }) => [kind, count]),
+          [["projection", 2_001]]
+        )
+        const ofKey = yield* of({ key: "k7" })
+        assert.deepStrictEqual(
+          ofKey.groups.map(({ count, keys, kind }) => [kind, count, keys]),
+          [
+            ["relay", 80, 1],
+            ["projection", 1, 1],
+            ["relay", 40, 1],
+            ["projection", 39, 1]
+          ]
+        )
+      })
+    ),
+  60_000
+)
+
+describe("what no database counts", () => {
+  const one = (n: number, error = "Redelivered", key: string | null = `k${n % 700}`) => ({
+    id: `topic@0:${n}`,
+    status: "parked" as const,
+    failedIn: "subscription s",
+    record: "",
+    key,
+    error: "",
+    attempts: 1,
+    failedAt: 1_000 + (n % 10_007),
+    details: { error, message: `message ${n}` }
+  })
+  it("is counted one by one, with the newest as a sample", () => {
+    const counter = new GroupCounter()
+    for (let n = 0; n < 15_000; n++) counter.add(one(n, n % 3 === 0 ? "Refused" : "Redelivered"))
+    counter.add(one(20_000, "Refused", null))
+    const { groups: found, isPartial } = counter.result
+    assert.isFalse(isPartial)
+    assert.deepStrictEqual(
+      found.map(({ count, error, firstFailedAt, keys, lastFailedAt, sample }) => [
+        error,
+        count,
+        keys,
+        firstFailedAt,
+        lastFailedAt,
+        sample.id,
+        sample.message
+      ]),
+      [
+        ["Refused", 5_001, 701, 1_000, 11_005, "topic@0:10005", "message 10005"],
+        ["Redelivered", 10_000, 700, 1_000, 11_006, "topic@0:10006", "message 10006"]
+      ]
+    )
+  })
+  it("is limited: more groups or keys than are kept make it partial", () => {
+    const many = new GroupCounter()
+    for (let n = 0; n < 201; n++) many.add(one(n, `Error${n}`))
+    assert.deepStrictEqual([many.result.groups.length, many.result.isPartial], [200, true])
+    const keys = new GroupCounter()
+    for (let n = 0; n < 200_001; n++) keys.add(one(n, "Refused", `k${n}`))
+    assert.deepStrictEqual(
+      [keys.result.isPartial, keys.result.groups.map(({ count, keys: known }) => [count, known])],
+      [true, [[200_001, 200_000]]]
+    )
+  })
+})
