@@ -22,7 +22,7 @@ it.live.each([
   [["start", "--roles", "gateway,relays"], 2, /unknown role relays\ntry: did you mean relay\?/],
   [
     ["timers", "list", "--aggregate", "alertcase"],
-    1,
+    2,
     /no aggregate called 'alertcase'\ntry: did you mean alert-case\?/
   ],
   [["keys", "create", "x", "--scopes", "ingst"], 2, /which is no scope\ntry: did you mean ingest\?/]
