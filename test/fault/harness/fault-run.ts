@@ -64,10 +64,10 @@ export abstract class FaultRun<O extends FaultRunOptions> {
   assertSound(): void {
     if (this.failed !== undefined) throw this.failed
   }
-  /** Asks until the answer is true; see `until`. */
-  async until(what: string, ask: () => boolean | Promise<boolean>): Promise<void> {
+  /** Asks until the answer is true; see `until`. `moreMs`: how long it may take beside what the run waits for anything. */
+  async until(what: string, ask: () => boolean | Promise<boolean>, moreMs = 0): Promise<void> {
     await until(what, ask, {
-      patienceMs: this.options.patienceMs ?? 60_000,
+      patienceMs: (this.options.patienceMs ?? 60_000) + moreMs,
       fleet: this.fleet,
       assertSound: () => this.assertSound(),
       describe: () => this.describe()
