@@ -50,7 +50,9 @@ const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject:
 })
 const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): string => {
   const lines = [
-    keys > 0 ? `erased the personal data of ${subject}` : `${subject} has no personal data that is not erased`,
+    keys > 0
+      ? `erased the personal data of ${subject}`
+      : `${subject} has no personal data that is not erased. What comes later is refused, until millrace erase ${subject} --readmit`,
     ...aggregates.map(
       ({ aggregate, streams }) => `  ${aggregate}: ${counted(streams, "stream")} with events about the subject`
     )

@@ -297,6 +297,12 @@ export const aggregateMutants: ReadonlyArray<Mutant> = [
     title: "is named by the path of the field"
   },
   {
+    name: "programs beside the system are not among those that take commands",
+    patches: patch("src/system/inline-code.ts", '["gateway", besideRole]', '["gateway"]'),
+    file: "integration/system/inline-versions.test.ts",
+    title: "a program beside the system"
+  },
+  {
     name: "snapshots have personal data in plain text",
     patches: patch(
       "src/aggregate/sealing-store.ts",

@@ -11,7 +11,7 @@ import { type Mutant, mutants } from "./mutants.ts"
 
 const { values } = parseArgs({ options: commonFlags })
 /** What a test needs beside the source. */
-const more = ["test", "stack", "bench", "vitest.config.ts", "tsconfig.json"]
+const more = ["test", "stack", "bench", "site", "vitest.config.ts", "tsconfig.json"]
 
 interface TestReport {
   readonly testResults: ReadonlyArray<{
@@ -50,7 +50,7 @@ for (const mutant of wanted) {
   const isCaught =
     mutant.patches === undefined ? statuses.every((one) => one === "passed") : statuses.includes("failed")
   figures[mutant.name] =
-    `${isCaught && statuses.length > 0 ? "caught" : "MISSED"} by ${mutant.file}: ${statuses.join(", ")}`
+    `${isCaught && statuses.length > 0 ? "caught" : "MISSED"} by ${mutant.file}: ${statuses.join(", ") || "no test of the title ran"}`
   if (!figures[mutant.name]!.startsWith("caught")) missed.push(mutant.name)
   say(`${mutant.name}: ${figures[mutant.name]}`)
 }
