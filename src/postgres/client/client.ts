@@ -4,6 +4,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import postgres from "postgres"
 import { query, SqlError } from "./errors.ts"
+import { PipelineLimit, reuseLast } from "./reuse.ts"
 import { withDenseRows } from "./rows.ts"
 import { checkPooler, checkServer, optionsOf, settingsFor } from "./server-check.ts"
 import { padding, socketFor, splitTls } from "./socket.ts"
@@ -34,13 +35,6 @@ const closeSeconds = 2
 const firstAnswerMs = 15_000
 
 /**
- * The driver's `max_pipeline` that lets a connection have one statement at a time. Otherwise the driver sends further statements behind it, and
- * mixes up their answers when it sends the first one again, because a table changed that it reads (`cached plan must not change result type`),
- * or when a value of one cannot be written out: statements then get the rows of others, fail with their errors, or are never answered.
- */
-const onePerConnection = 0
-
-/**
  * Opens a pool of connections, which is closed with the scope within two seconds. Sessions have the settings of
  * `neededSettings`; an int8 is returned as a safe integer and a timestamptz as epoch milliseconds. Fails with a hint if the server cannot be
  * reached or cannot be used: it is older than PostgreSQL 15, a standby, not in UTF8, or behind a pooler that shares sessions.
@@ -49,30 +43,45 @@ export const connect = Effect.fnUntraced(function* (
   url: string,
   options: ConnectOptions = {}
 ): Effect.fn.Return<Sql, SqlError, Scope.Scope> {
-  const sql = yield* opened(url, options)
-  const { corrections, isPooled } = yield* query("connect", () => checkServer(sql, options.readOnly)).pipe(
-    Effect.timeoutOrElse({ duration: firstAnswerMs, orElse: () => noAnswer(url) }),
-    Effect.catchIf(
-      ({ code }) => code === "CONNECT_TIMEOUT",
-      () => noAnswer(url)
-    )
+  const first = yield* opened(url, options)
+  const { corrections, isPooled } = yield* query("connect", () => checkServer(first.sql, options.readOnly)).pipe(
+    answering(url)
   )
-  if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 })))
+  if (isPooled) yield* query("connect", () => checkPooler(() => open(url, { ...options, max: 1 }).sql))
   const { queryMs } = options
   const settings = {
     ...corrections,
     ...(queryMs !== undefined && { default_transaction_read_only: "on", statement_timeout: String(queryMs) })
   }
-  if (Object.keys(settings).length === 0) return sql
-  yield* Effect.promise(() => sql.end({ timeout: closeSeconds }))
-  return yield* opened(url, options, settings)
+  if (Object.keys(settings).length === 0) return yield* reusing(first, url)
+  yield* Effect.promise(() => first.sql.end({ timeout: closeSeconds }))
+  return yield* reusing(yield* opened(url, options, settings), url)
 })
 
+/** A pool, and the limit of the statements that a connection of it has at once. */
+interface Pool {
+  readonly sql: Sql
+  readonly limit: PipelineLimit
+}
 const opened = (url: string, options: ConnectOptions, settings: Readonly<Record<string, string>> = {}) =>
   Effect.acquireRelease(
     query("connect", async () => open(url, options, settings)),
-    (client) => Effect.promise(() => client.end({ timeout: closeSeconds }))
+    ({ sql }) => Effect.promise(() => sql.end({ timeout: closeSeconds }))
   )
+const reusing = ({ limit, sql }: Pool, url: string) =>
+  Effect.as(query("connect", () => reuseLast(sql, limit)).pipe(answering(url)), sql)
+
+/** Fails if the server has not answered after a while. */
+const answering =
+  (url: string) =>
+  <A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+    effect.pipe(
+      Effect.timeoutOrElse({ duration: firstAnswerMs, orElse: () => noAnswer(url) }),
+      Effect.catchIf(
+        ({ code }) => code === "CONNECT_TIMEOUT",
+        () => noAnswer(url)
+      )
+    )
 
 const noAnswer = (url: string): Effect.Effect<never, SqlError> => {
   const { host } = new URL(url)
@@ -86,7 +95,8 @@ const open = (
   text: string,
   { applicationName = "millrace", asText = false, max = 10, readOnly = false, searchPath }: ConnectOptions,
   settings: Readonly<Record<string, string>> = {}
-): Sql => {
+): Pool => {
+  const limit = new PipelineLimit()
   const { tls, url } = splitTls(checked(text))
   const { DateStyle, TimeZone, ...others } = settingsFor(readOnly)
   const asked = {
@@ -101,7 +111,7 @@ const open = (
     // If the backend is killed during the query for types, Node crashes; and every new connection would have to wait for that query.
     fetch_types: false,
     prepare: true,
-    max_pipeline: onePerConnection,
+    max_pipeline: limit as unknown as number,
     connect_timeout: 10,
     keep_alive: 30,
     max_lifetime: null,
@@ -118,7 +128,7 @@ const open = (
     ssl: false,
     socket: socketFor(tls)
   }
-  return withDenseRows(postgres(url, clientOptions)) as unknown as Sql
+  return { limit, sql: withDenseRows(postgres(url, clientOptions)) as unknown as Sql }
 }
 
 const isDecodable = (text: string): boolean => {

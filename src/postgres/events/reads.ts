@@ -17,8 +17,10 @@ import {
   boundaryRows,
   type BoundaryRow,
   boundaryStatement,
+  type EventsRow,
   loadStatement,
-  type ReadRow
+  type LoadRow,
+  type PageRow
 } from "./read-sql.ts"
 import type { AggregateTopics } from "./topics.ts"
 
@@ -26,22 +28,17 @@ import type { AggregateTopics } from "./topics.ts"
 const lastVersion = Number.MAX_SAFE_INTEGER
 
 /** The events of a row. */
-const eventsOf = (
-  aggregate: string,
-  partition: number,
-  row: Pick<ReadRow, "first_version" | "base_position" | "appended_ms" | "meta" | "vals">
-): ReadonlyArray<RecordedEvent> => {
+const eventsOf = (aggregate: string, partition: number, row: EventsRow): ReadonlyArray<RecordedEvent> => {
   const records: Array<LogRecord> = []
-  const base = row.base_position!
-  const batch = { partition, base, next: base, bytes: 0, meta: row.meta!, vals: row.vals! }
-  unpack({ ...batch, appendedAt: Math.round(row.appended_ms!) }, 0, records)
-  return records.map((record, i) => toEvent(aggregate, record, row.first_version! + i))
+  const { appended_ms, base_position: base, meta, vals } = row
+  unpack({ partition, base, next: base, bytes: 0, meta, vals, appendedAt: Math.round(appended_ms) }, 0, records)
+  return records.map((record, i) => toEvent(aggregate, record, row.first_version + i))
 }
 /** The events of a page, whose rows the server joined: `limit` at most, from version `start` to `upTo`. */
 const eventsOfPage = (
   aggregate: string,
   partition: number,
-  { first_version: first, meta, text, vals }: Pick<ReadRow, "first_version" | "meta" | "text" | "vals">,
+  { first_version: first, meta, places: text, vals }: PageRow,
   { limit, start, upTo }: { readonly limit: number; readonly start: number; readonly upTo: number }
 ): ReadonlyArray<RecordedEvent> => {
   if (first === null) return []
@@ -53,19 +50,19 @@ const eventsOfPage = (
   for (const [i, metas] of (JSON.parse(meta!) as ReadonlyArray<ReadonlyArray<Meta>>).entries()) {
     if (records.length >= end) break
     // versions have no gap, and each record has one line
-    const row = { partition, base: places[2 * i]!, appendedAt: Math.round(places[2 * i + 1]!) }
+    const row = { partition, base: places[2 * i]!, appendedAt: places[2 * i + 1]! }
     unpackParsed(row, { metas, values, at: records.length }, 0, records)
   }
   return records.slice(from, end).map((record, i) => toEvent(aggregate, record, first + from + i))
 }
-/** The answer that a row of `load` has. */
-const answerOf = (aggregate: string, partition: number, row: ReadRow): Answer => {
+/** The answer that a row of a load has. */
+const answerOf = (aggregate: string, partition: number, row: LoadRow): Answer => {
   if (row.kind === "remembered") {
     const { rejection } = JSON.parse(row.text!) as Pick<DecidedNothing, "rejection">
     const decided = rejection === undefined ? { version: row.version! } : { version: row.version!, rejection }
     return { ...decided, partition, position: -1, events: [] }
   }
-  const events = eventsOf(aggregate, partition, row)
+  const events = eventsOf(aggregate, partition, row as EventsRow)
   return { version: events.at(-1)!.version, partition, position: row.base_position!, events }
 }
 
@@ -82,15 +79,15 @@ const makeLoad = (sql: Sql, topics: AggregateTopics): Service["load"] =>
     const id = commandId === undefined ? null : uuidOf(commandId)
     const parameters = [topicId, partition, stream, shape ?? null, from ?? null, upTo, ...(id === null ? [] : [id])]
     const rows = yield* run("load", aggregate, () =>
-      sql.unsafe<Array<ReadRow>>(loadStatement(limit, id !== null), parameters, { prepare: true })
+      sql.unsafe<Array<LoadRow>>(loadStatement(limit, id !== null), parameters, { prepare: true })
     )
-    const { closed, first_version: at, text: state, version } = rows.find(({ kind }) => kind === "stream")!
+    const page = rows.find(({ kind }) => kind === undefined || kind === "page")!
+    const { closed, snapshot: at, text: state, version } = page
     const answer = rows.find(({ kind }) => kind === "appended") ?? rows.find(({ kind }) => kind === "remembered")
-    if (answer != null && answer.digest !== null && digest !== undefined && answer.digest !== uuidOf(digest))
+    if (answer?.digest != null && digest !== undefined && answer.digest !== uuidOf(digest))
       return yield* new CommandReused({ commandId: commandId! })
     const start = from ?? (at ?? 0) + 1
-    const page = rows.find(({ kind }) => kind === "batch")
-    const events = page === undefined ? [] : eventsOfPage(aggregate, partition, page, { start, upTo, limit })
+    const events = eventsOfPage(aggregate, partition, page, { start, upTo, limit })
     return {
       ...(state === null ? {} : { snapshot: { version: at!, state } }),
       version: version ?? 0,
@@ -105,7 +102,7 @@ const makeRead = (sql: Sql, topics: AggregateTopics, load: Service["load"]): Ser
     const { partitions, topicId } = yield* topics.find("read", aggregate)
     const partition = partitionOf(stream, partitions)
     const rows = yield* run("read", aggregate, () =>
-      sql.unsafe<Array<ReadRow>>(backwardsStatement(limit), [topicId, partition, stream, from], { prepare: true })
+      sql.unsafe<Array<EventsRow>>(backwardsStatement(limit), [topicId, partition, stream, from], { prepare: true })
     )
     const events = rows.flatMap((row) => eventsOf(aggregate, partition, row).toReversed())
     return events.filter(({ version }) => version <= from).slice(0, limit)
