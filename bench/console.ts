@@ -79,23 +79,23 @@ await post(
   "/v1/events?topic=features.entity.v1",
   heavy.map((entity) => ({ entity_id: entity, risk_weight: 2, threshold: 900, segment: "heavy" }))
 )
+// each is followed by one that succeeds: a partition in which all fail halts
 for (let i = 0; i < deadLetters; i += 1_000)
   await post(
     "/v1/events",
-    Array.from({ length: Math.min(1_000, deadLetters - i) }, (_, at) =>
-      payment(`d-${i + at}`, heavy[at % heavy.length]!, 1.7e308)
+    Array.from({ length: 2 * Math.min(1_000, deadLetters - i) }, (_, at) =>
+      payment(`d-${2 * i + at}`, heavy[Math.floor(at / 2) % heavy.length]!, at % 2 === 0 ? 1.7e308 : 10)
     )
   )
 await eventually(async () => (await count("millrace.dead_letters")) >= deadLetters)
 
 let isOver = false
-let late = 0
-/** Sends `rate` events a second, in ten requests. */
+/** Sends `rate` events a second, in ten requests. What a busy machine is late with by more than a second is left out, and the rate that was reached printed. */
 const feed = async () => {
   for (let due = performance.now(); ; due += 100) {
     const wait = due - performance.now()
     if (wait > 0) await sleep(wait)
-    else late = Math.max(late, -wait)
+    if (wait < -1_000) due = performance.now()
     if (isOver) return
     await send(Math.round(rate / 10))
   }
@@ -224,6 +224,7 @@ try {
   ])
     panels.push(await openPanel(browser, link))
   await sleep(10_000)
+  const [sentBefore, began] = [sent, performance.now()]
   const times = await timesOf(panels)
   for (const one of times) say(JSON.stringify(one))
   const sum = rounded(times.reduce((total, { task }) => total + task, 0))
@@ -242,7 +243,7 @@ try {
   for (const panel of panels) await settled(panel.page)
   const end = await run(system.log.bounds("events.raw.v1"))
   process.stdout.write(
-    `${JSON.stringify({ rate, events: end.reduce((total, { end }) => total + end, 0), lateMs: Math.round(late), firstNumberMs: firsts, pages, times, allMsPerSecond: sum, minutes, memory, timesAtTheEnd: last })}\n`
+    `${JSON.stringify({ rate, events: end.reduce((total, { end }) => total + end, 0), reached: Math.round(((sent - sentBefore) * 1_000) / (performance.now() - began)), firstNumberMs: firsts, pages, times, allMsPerSecond: sum, minutes, memory, timesAtTheEnd: last })}\n`
   )
 } finally {
   isOver = true

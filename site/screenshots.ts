@@ -90,7 +90,7 @@ const linksOf = ({ alert_id: id, entity_id: entity }: Alert): Readonly<Record<st
   live: "live?topic=signals.scores.v1&from=earliest",
   windows: "windows/entity_activity",
   events: "events?topic=events.raw.v1",
-  entity: `entity?key=${entity}`,
+  entity: `entity/${entity}`,
   tables: "tables/alerts?order=score.desc",
   explain: `explain?table=alerts&alert_id=${id}`,
   send: "send?type=flight.departed",

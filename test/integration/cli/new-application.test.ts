@@ -68,6 +68,27 @@ suite("a new application", () => {
       // it has ended
     }
   }
+  /** The package brings the console: its page, and every module that it loads, those of other packages among them. */
+  const hasConsole = async (url: string) => {
+    const page = await (await fetch(url)).text()
+    const { imports } = JSON.parse(/<script type="importmap">([^<]+)</.exec(page)![1]!) as {
+      readonly imports: Readonly<Record<string, string>>
+    }
+    const [, app = ""] = /<script type="module" src="([^"]+)"/.exec(page)!
+    const paths = new Set([
+      app,
+      ...Object.values(imports),
+      ...[...page.matchAll(/href="([^"]+)"/g)].map(([, path = ""]) => path)
+    ])
+    for (const path of paths) {
+      const response = await fetch(url + path)
+      assert.strictEqual(response.status, 200, path)
+      const text = await response.text()
+      for (const [, name = ""] of text.matchAll(/(?:\bfrom |\bimport\()"(\.[^"]+)"/g))
+        paths.add(new URL(name, url + path).pathname)
+    }
+    assert.isAbove(paths.size, 25)
+  }
   /** Runs the application until it has processed its sample, calls `meanwhile`, and stops it. Returns what it printed. */
   const started = async (
     [program, ...args]: readonly [string, ...ReadonlyArray<string>],
@@ -83,6 +104,7 @@ suite("a new application", () => {
       stream.on("data", (chunk: Buffer) => (output += chunk.toString()))
     const closed = new Promise<void>((resolve) => void child.once("close", () => resolve()))
     await expect.poll(() => output, { timeout: 90_000, interval: 50 }).toContain("All events are processed")
+    await hasConsole(/http:\/\/127\.0\.0\.1:\d+/.exec(output)![0])
     await meanwhile()
     kill(child, "SIGINT")
     await closed
@@ -103,6 +125,9 @@ export const names = [Millrace, System, Testing].map((module) => Object.keys(mod
 `
 
   const onNode = async (env: Record<string, string>, app: string) => {
+    // pictures of pages are for those who read them in the repository or on the site
+    assert.isFalse(existsSync(join(app, "node_modules/millrace/docs/guide/console")))
+    assert.isTrue(existsSync(join(app, "node_modules/millrace/docs/guide/console.md")))
     const passed = await succeeds("npm", ["test"], app, env)
     assert.match(passed, /4 passed/)
     writeFileSync(join(app, "src", "everything.ts"), everything)

@@ -1,0 +1,45 @@
+// How the console writes texts, numbers and words of a shell.
+import { execFileSync } from "node:child_process"
+import { join } from "node:path"
+import { expect, test } from "vitest"
+import { hostileTexts } from "../../support/browser/hostile.ts"
+
+interface Format {
+  readonly number: (value: unknown) => string
+  readonly shellWord: (text: string) => string
+  readonly visible: (text: string) => string
+}
+// modules of the page have no types
+const { number, shellWord, visible } = (await import(
+  join(import.meta.dirname, "../../../src/console/lib/format.js")
+)) as Format
+
+test("characters that are not seen, or that turn the text around them, are shown by their code; emoji and scripts stay", () => {
+  expect(visible("a\u001b[31m b\u202egnp.exe c\u0000 d\u200be f\u{e0041}\u0085")).toBe(
+    "a\\u001b[31m b\\u202egnp.exe c\\u0000 d\\u200be f\\u{e0041}\\u0085"
+  )
+  for (const text of ["👨‍👩‍👧‍👦 🏳️‍🌈", "é́́ مرحبا नमस्ते 你好", "a\tb\nc"]) expect(visible(text)).toBe(text)
+})
+
+test("of a very long text the beginning is shown, with how much there is", () => {
+  expect(visible("x".repeat(1_000_000))).toMatch(/^x{100000}… \(the first 100,000 of 1,000,000 characters\)$/)
+})
+
+test("a word of a shell is what it was when a shell has read it, and has nothing that a terminal acts on", () => {
+  for (const text of [...Object.values(hostileTexts), "it's \\n \\ \n two lines\u001b[2J", "plain-word_1", ""]) {
+    const word = shellWord(text)
+    expect(execFileSync("bash", ["-c", `printf %s ${word}`]).toString()).toBe(text)
+    expect(visible(word)).toBe(word)
+  }
+})
+
+test("numbers are written for people, and huge ones shortly", () => {
+  expect([1_234_567, 0.123456, 42, 1.7e308, null, undefined].map(number)).toEqual([
+    "1,234,567",
+    "0.123",
+    "42",
+    "1.7e+308",
+    "–",
+    "–"
+  ])
+})
