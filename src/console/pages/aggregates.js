@@ -27,7 +27,7 @@ const aggregatesOf = ({ paths }) => {
 
 const changeOf = ({ candidate, live, path }) =>
   html`<li key=${path}>
-    <code>${path}</code>: ${live === undefined ? "–" : JSON.stringify(live)} →
+    <code>${path}</code>: ${live === undefined ? "–" : JSON.stringify(live)}${" → "}
     ${candidate === undefined ? "–" : JSON.stringify(candidate)}
   </li>`
 /** The state at a version, and what the event of that version changed. */
@@ -150,6 +150,7 @@ const History = ({ from, here, last, of, show, shown, topic }) =>
               { name: "type", cell: ({ event }) => html`<strong>${event.type}</strong>` },
               {
                 name: "event",
+                wide: true,
                 label: "fields",
                 cell: ({ event: { type: _, ...rest } }) => html`<code>${JSON.stringify(rest)}</code>`
               },

@@ -160,7 +160,7 @@ const Group = ({ group, reload }) => {
         <a href=${linkTo("dead-letters", filter)}>${group.error}</a> <span class="quiet">in ${group.failed_in}</span>
       </h2>
       <span
-        >${group.waits ? html`<${Tag}>waits behind others<//>` : html`<${Tag} kind="bad">cause<//>`}
+        >${group.waits ? html`<${Tag}>waits behind others<//>` : html`<${Tag} kind="bad">cause<//>`}${" "}
         ${counted(group.count, "dead letter")}, ${counted(group.keys, "key")}</span
       >
     </div>

@@ -73,8 +73,9 @@ const SentWith = ({ given, setGiven, version }) => {
         onChange=${(event) => setGiven({ ...given, expected: event.target.checked ? version : undefined })}
       />
       <span
-        >Only if the version is still ${expected ?? version ?? "…"}
-        <small class="quiet">If-Match; else it is decided on the newest</small></span
+        >Only if the version is still ${expected ?? version ?? "…"}${" "}<small class="quiet"
+          >If-Match; else it is decided on the newest</small
+        ></span
       ></label
     >
   </fieldset>`

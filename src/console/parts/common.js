@@ -116,8 +116,8 @@ export const Table = ({ caption, columns, keyOf, rows }) =>
           (row, i) =>
             html`<tr key=${keyOf?.(row, i) ?? i}>
               ${columns.map(
-                ({ cell, name, numeric }) =>
-                  html`<td key=${name} class=${numeric ? "n" : ""}>
+                ({ cell, name, numeric, wide }) =>
+                  html`<td key=${name} class=${numeric ? "n" : wide ? "wide" : ""}>
                     ${cell === undefined ? html`<${Value} value=${row[name]} />` : cell(row)}
                   </td>`
               )}

@@ -41,7 +41,9 @@ globalThis.looks = (() => {
       if (element.matches("input, textarea, select")) continue
       if (isTooWide && (hides(style.overflowX) || (isControl && style.overflowX === "visible")) && element.title === "")
         problems.push(`the text of ${nameOf(element)} is cut off or leaves its box`)
-      if (isTooHigh && hides(style.overflowY)) problems.push(`the text of ${nameOf(element)} is cut off below`)
+      // the lines that are left out are in what opens
+      if (isTooHigh && hides(style.overflowY) && style.webkitLineClamp === "none")
+        problems.push(`the text of ${nameOf(element)} is cut off below`)
     }
     for (const group of document.querySelectorAll("svg .box")) {
       const box = group.querySelector("rect")?.getBBox()
