@@ -2,6 +2,7 @@
 import { randomInt } from "node:crypto"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import { parseToken } from "../log/position-token.ts"
 import { FanOut, type FanOutError, type Message, type StartAt, type SubscriptionType } from "../subscription/fanout.ts"
 import { isRetryForAnother } from "../subscription/dead-letter.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
@@ -26,7 +27,7 @@ export interface SubscribeFlags {
   readonly json: boolean
 }
 
-/** The start of a subscription that a text names: earliest, latest, a date, a duration before `now`, or positions as `partition:position`. Undefined if it names none. */
+/** The start of a subscription that a text names: earliest, latest, a date, a duration before `now`, positions as `partition:position`, or a position token. Undefined if it names none. */
 export const startOf = (text: string, now: number): StartAt | undefined => {
   if (text === "earliest" || text === "latest") return text
   if (/^\d+:\d+(,\d+:\d+)*$/.test(text)) {
@@ -36,6 +37,7 @@ export const startOf = (text: string, now: number): StartAt | undefined => {
     })
     return { places }
   }
+  if (parseToken(text) !== undefined) return { token: text }
   const time = timeOf(text, now)
   return time === undefined ? undefined : { time }
 }
@@ -71,8 +73,8 @@ const batchSize = 100
 const assertReadable = Effect.fnUntraced(function* ({ data, from, max = Infinity }: SubscribeFlags) {
   if (startOf(from, Date.now()) === undefined) {
     return yield* usageError(
-      `--from is '${from}'; it must be earliest, latest, a duration, a date or positions`,
-      '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+      `--from is '${from}'; it must be earliest, latest, a duration, a date, positions or a token`,
+      '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
     )
   }
   if (max < 1)

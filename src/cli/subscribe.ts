@@ -17,7 +17,7 @@ export const subscribe = Command.make(
     name: optionalText("name", "Name of the subscription; default: a new one, which is deleted when the command ends"),
     from: Flag.String("from").pipe(
       Flag.withDescription(
-        'Where a new subscription starts: earliest, latest, a duration before now such as "2 hours", a date, or positions such as 0:42,1:17 (partition:position); default: latest'
+        'Where a new subscription starts: earliest, latest, a duration before now such as "2 hours", a date, positions such as 0:42,1:17 (partition:position), or the token of an answer to events; default: latest'
       ),
       Flag.withDefault("latest")
     ),

@@ -5,7 +5,9 @@ import * as Semaphore from "effect/Semaphore"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import type { Log, LogRecord, PartitionBounds } from "../log/log.ts"
+import { derivedFrom } from "../model/application.ts"
 import { positionAt } from "../runner/in-append-order.ts"
+import { startAtToken } from "../runner/start-at-token.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { kafkaOptions } from "../system/environment.ts"
 import { openLog, type OpenedLog } from "../system/open-log.ts"
@@ -60,21 +62,33 @@ const unknownTopicOf = Effect.fnUntraced(function* (opened: OpenedLog, { config,
   return yield* unknownTopic(`the log on ${opened.on} has no topic ${topic}`, topic, stored, config)
 })
 
+/** The positions that a token means for a topic. */
+const startsOfToken = Effect.fnUntraced(function* (log: Log["Service"], { config, topic }: TailFlags, token: string) {
+  const application = yield* Effect.orElseSucceed(loadApplicationIfAny(config), () => undefined)
+  const sources = application === undefined ? new Set<string>() : derivedFrom(application, topic)
+  return yield* startAtToken(log, { token, topic, derivedFrom: sources }).pipe(
+    Effect.catchTag("TokenRefused", ({ advice, text }) =>
+      Effect.fail(new CommandFailed({ message: text, try: advice }))
+    )
+  )
+})
+
 /** The position of each partition to begin at. */
 const startsOf = Effect.fnUntraced(function* (
   log: Log["Service"],
-  topic: string,
-  bounds: ReadonlyArray<PartitionBounds>,
-  from: string
+  flags: TailFlags,
+  bounds: ReadonlyArray<PartitionBounds>
 ) {
+  const { from = "latest", topic } = flags
   const asked = startOf(from, Date.now())
   if (asked === undefined)
     return yield* usageError(
-      `--from is '${from}'; it must be latest, earliest, a duration, a date or positions`,
-      '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, or 0:42,1:17 for positions of partitions'
+      `--from is '${from}'; it must be latest, earliest, a duration, a date, positions or a token`,
+      '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
     )
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
+  if ("token" in asked) return yield* startsOfToken(log, flags, asked.token)
   if ("time" in asked)
     return yield* Effect.forEach(
       bounds,
@@ -112,7 +126,7 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
   const bounds = yield* log
     .bounds(topic)
     .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopicOf(opened, flags), Effect.fail)))
-  const starts = yield* startsOf(log, topic, bounds, flags.from ?? "latest")
+  const starts = yield* startsOf(log, flags, bounds)
   const wants = isWanted(flags)
   const output = Semaphore.makeUnsafe(1)
   let left = max

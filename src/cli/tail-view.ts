@@ -1,5 +1,6 @@
 // Runs `millrace tail view:NAME`: prints the rows of a view and then every change of them, as clients of the HTTP server get them.
 import * as Effect from "effect/Effect"
+import { parseToken } from "../log/position-token.ts"
 import type { Connection, EndOfStream, StreamMessage } from "../server/connection/connection.ts"
 import { changeOpener } from "../server/changes/opener.ts"
 import { changeSource } from "../server/changes/source.ts"
@@ -77,10 +78,10 @@ export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
     if (flags[flag] !== undefined)
       return yield* usageError(`--${flag} is for records of topics, and ${name} is a view`, "leave it out")
   const from = flags.from ?? "earliest"
-  if (from !== "earliest" && from !== "latest")
+  if (from !== "earliest" && from !== "latest" && parseToken(from) === undefined)
     return yield* usageError(
-      `--from is '${from}'; of a view it must be earliest or latest`,
-      "--from earliest for all rows and then changes, --from latest for changes alone"
+      `--from is '${from}'; of a view it must be earliest, latest or a token`,
+      "--from earliest for all rows and then changes, --from latest for changes alone, --from TOKEN for rows that have what was written"
     )
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)

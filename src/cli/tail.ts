@@ -20,7 +20,7 @@ export const tail = Command.make(
     type: optionalText("type", "Only events of this type"),
     from: optionalText(
       "from",
-      'Where to start: latest, earliest, a duration before now such as "2 hours", a date, or positions such as 0:42,1:17 (partition:position); default: latest; of a view: earliest (all rows first, the default) or latest'
+      'Where to start: latest, earliest, a duration before now such as "2 hours", a date, positions such as 0:42,1:17 (partition:position), or the token of an answer to events; default: latest; of a view: earliest (all rows first, the default), latest, or a token'
     ),
     max: Flag.optional(Flag.Int("max").pipe(Flag.withDescription("Exit after this many records, or rows and changes"))),
     json

@@ -3,7 +3,7 @@ import type * as Layer from "effect/Layer"
 import type { Aggregate } from "./aggregate.ts"
 import { shown } from "../text/text.ts"
 import { assertOptions, refuse } from "./declaration.ts"
-import { writtenTopics } from "./chains.ts"
+import { topicsBehind, writtenTopics } from "./chains.ts"
 import { deadLetterTopics } from "./dead-letter-topic.ts"
 import { Erasures, hasPersonalData } from "./erasures.ts"
 import type { Writable } from "./handler.ts"
@@ -228,6 +228,19 @@ export const publishedBy = (projection: Projection.Any): ReadonlyArray<Topic.Any
   ...writtenTopics(projection),
   ...deadLetterTopics(projection)
 ]
+
+/** The names of the topics that a topic is derived from, through the application's projections: none for a topic that clients write. */
+export const derivedFrom = (
+  { projections }: Pick<Application.Any, "projections">,
+  topic: string
+): ReadonlySet<string> =>
+  topicsBehind(
+    projections.map(({ projection }) => ({
+      reads: projection.sources.map(({ name }) => name),
+      writes: publishedBy(projection as Projection.Any).map(({ name }) => name)
+    })),
+    topic
+  )
 
 const declare = (found: Map<string, DeclaredTopic>, topic: Topic.Any, partitions: number, writer?: string) => {
   const before = found.get(topic.name)

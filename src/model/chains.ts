@@ -59,6 +59,19 @@ const downstream = (builds: ReadonlyArray<BuildTopics>, topic: string): Readonly
   return found
 }
 
+/** The topics that a topic is derived from, through one projection or several. Without the topic itself. */
+export const topicsBehind = (
+  builds: ReadonlyArray<Pick<BuildTopics, "reads" | "writes">>,
+  topic: string
+): ReadonlySet<string> => {
+  const found = new Set([topic])
+  // a set yields what is added while it is iterated
+  for (const name of found)
+    for (const { reads, writes } of builds) if (writes.includes(name)) for (const read of reads) found.add(read)
+  found.delete(topic)
+  return found
+}
+
 /** The feeds of a topic by one projection. */
 const feedsBy = ({ all, first, live }: KnownBuilds, topic: string): ReadonlyArray<Feed> => {
   const writers = [live, ...all].filter(({ writes }) => writes.includes(topic))

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { UnknownTopic } from "../log/log.ts"
+import { parseToken } from "../log/position-token.ts"
 import { checkedChoice, checkedCount, checkedDuration, InvalidOption, invalidOption } from "../model/options.ts"
 
 /** How a subscription's messages are shared among its consumers. */
@@ -55,14 +56,18 @@ export interface Message {
 export type MessagePosition = Pick<Message, "partition" | "position">
 /**
  * Where a new subscription starts, or where `seek` moves one: at the first message (`earliest`), after the last one (`latest`), at the first
- * message that the topic stored at or after a `time` (epoch milliseconds), or at given positions (`places`). Partitions that are not among
- * `places` start at their first message.
+ * message that the topic stored at or after a `time` (epoch milliseconds), at given positions (`places`; partitions that are not among them
+ * start at their first message), or at a position `token`, the answer to a write: at the messages that follow it (see the guide on position
+ * tokens). Pulsar has no tokens.
  */
 export type StartAt =
   | "earliest"
   | "latest"
   | { readonly time: number }
   | { readonly places: ReadonlyArray<MessagePosition> }
+  | { readonly token: string }
+/** A start that every adapter of the port has. */
+export type StartPosition = Exclude<StartAt, { readonly token: string }>
 /** A durable subscription. What was acknowledged is kept under its name, across consumers and restarts. */
 export interface SubscribeOptions {
   /** The name of the topic. */
@@ -127,8 +132,11 @@ const checkStart = (what: string, at: StartAt | undefined): void => {
       checkedCount(`${what}, a partition in \`places\`,`, partition)
       checkedCount(`${what}, a position in \`places\`,`, position)
     }
+  } else if (typeof at === "object" && "token" in at) {
+    if (typeof at.token !== "string" || parseToken(at.token) === undefined)
+      throw invalidOption(what, at, "use the `token` of an answer to events or commands, as it was")
   } else if (typeof at !== "object" || !Number.isFinite(at.time))
-    throw invalidOption(what, at, 'use "earliest", "latest", a `time` in epoch milliseconds, or `places`')
+    throw invalidOption(what, at, 'use "earliest", "latest", a `time` in epoch milliseconds, `places`, or a `token`')
 }
 const refuseInvalid = (operation: "subscribe" | "seek", check: () => void): Effect.Effect<void, FanOutError> =>
   Effect.suspend(() => {

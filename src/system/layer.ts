@@ -5,7 +5,9 @@ import * as Layer from "effect/Layer"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
 import type { Application } from "../model/application.ts"
+import { topicsBehind } from "../model/chains.ts"
 import { connect } from "../postgres/client/client.ts"
+import { readKnownBuilds } from "../postgres/store/builds.ts"
 import { migrate } from "../postgres/client/migrate.ts"
 import { makeNotifier } from "../postgres/relay/notify.ts"
 import * as PostgresFanOut from "../postgres/subscription/fanout.ts"
@@ -55,7 +57,18 @@ export const layer = ({ application, dataDir = ".millrace" }: LayerOptions = {})
       const { sql } = yield* openDatabase(dataDir, "join")
       yield* migrate(sql)
       const opened = yield* openLog(Effect.succeed(sql))
-      const own = opened.on === "Kafka" ? Effect.succeed(noFanOut) : PostgresFanOut.make(opened.sql, opened.log)
+      const own =
+        opened.on === "Kafka"
+          ? Effect.succeed(noFanOut)
+          : PostgresFanOut.make(opened.sql, opened.log, {
+              derivedFrom: (topic) =>
+                Effect.map(readKnownBuilds(opened.sql), (known) =>
+                  topicsBehind(
+                    [...known.values()].flatMap(({ all }) => all),
+                    topic
+                  )
+                )
+            })
       const { eventStore } = yield* openEvents(sql, {
         appended: opened.appended,
         published: makeNotifier(sql),

@@ -7,6 +7,7 @@ import { logAppending } from "./log-appending.ts"
 import { logCleaning } from "./log-cleaning.ts"
 import { logGroups } from "./log-groups.ts"
 import { logReading } from "./log-reading.ts"
+import { logTokens } from "./log-tokens.ts"
 import { logTopics } from "./log-topics.ts"
 
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
@@ -17,6 +18,7 @@ export const logContract = <E>(name: string, layer: Layer.Layer<Log | LogCleaner
     logTopics(it)
     logAppending(it)
     logReading(it)
+    logTokens(it)
     logCleaning(it)
     logGroups(it)
   })
@@ -27,5 +29,6 @@ export const logContractUncleaned = <E>(name: string, layer: Layer.Layer<Log, E>
     logTopics(it)
     logAppending(it)
     logReading(it)
+    logTokens(it)
     logGroups(it)
   })

@@ -1,10 +1,10 @@
 // The statements over subscriptions on PostgreSQL and their cursors. A cursor is the next position of a partition to be claimed.
-import type { StartAt } from "../../subscription/fanout.ts"
+import type { StartPosition } from "../../subscription/fanout.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayLiteral } from "../client/types.ts"
 
 /** The SQL of the position in partition `h` where a subscription starts. */
-const startOf = (sql: Sql, from: StartAt) => {
+const startOf = (sql: Sql, from: StartPosition) => {
   if (from === "earliest") return sql`h.start_position`
   if (from === "latest") return sql`h.next_position`
   if ("time" in from) {
@@ -24,7 +24,7 @@ const startOf = (sql: Sql, from: StartAt) => {
   ), h.start_position)`
 }
 /** Finds a subscription of a topic, or creates it with its cursors. No row if another process creates it at the same moment. */
-export const open = (sql: Sql, topicId: number, name: string, type: string, from: StartAt) => sql<
+export const open = (sql: Sql, topicId: number, name: string, type: string, from: StartPosition) => sql<
   Array<{ readonly subscription_id: number; readonly type: string }>
 >`
   with made as (
@@ -41,8 +41,14 @@ export const open = (sql: Sql, topicId: number, name: string, type: string, from
   union all
   select subscription_id, type from millrace.subscription where topic_id = ${topicId} and name = ${name}`
 
+/** A subscription of a topic; no row if there is none. */
+export const find = (sql: Sql, topicId: number, name: string) =>
+  sql<
+    Array<{ readonly subscription_id: number; readonly type: string }>
+  >`select subscription_id, type from millrace.subscription where topic_id = ${topicId} and name = ${name}`
+
 /** Moves all cursors and deletes all leases. The subscription must have no consumer meanwhile. */
-export const seek = (sql: Sql, subscription: number, to: StartAt) => sql`
+export const seek = (sql: Sql, subscription: number, to: StartPosition) => sql`
   with moved as (
     update millrace.subscription_cursor c set next_position = ${startOf(sql, to)}, claims = c.claims + 1
     from millrace.subscription s

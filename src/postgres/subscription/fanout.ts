@@ -15,9 +15,11 @@ import {
   FanOutError,
   redeliveryDelay,
   type StartAt,
+  type StartPosition,
   type SubscribeOptions
 } from "../../subscription/fanout.ts"
 import { Log, type OutOfRange, type ReadError, UnknownTopic } from "../../log/log.ts"
+import { startAtToken } from "../../runner/start-at-token.ts"
 import type { Sql } from "../client/client.ts"
 import { query, type SqlError } from "../client/errors.ts"
 import * as Cursors from "./cursors.ts"
@@ -31,6 +33,8 @@ import * as Session from "../client/session.ts"
 export interface PostgresFanOutOptions {
   /** How often it looks for expired leases and for consumers that died, in milliseconds. Default 1,000. */
   readonly sweepMs?: number
+  /** The topics that a topic is derived from: tokens of these start subscriptions of it. Default: none. */
+  readonly derivedFrom?: (topic: string) => Effect.Effect<ReadonlySet<string>, SqlError>
 }
 /** The channel of notifications: `<subscription>;<milliseconds until something is due>`. */
 const channel = "millrace_fanout"
@@ -47,6 +51,7 @@ interface ProcessConsumers {
   readonly sql: Sql
   readonly log: Log["Service"]
   readonly locks: SubscriptionLocks
+  readonly derivedFrom: NonNullable<PostgresFanOutOptions["derivedFrom"]>
   /** The consumers of this process, by subscription. */
   readonly consumers: Map<number, Set<PostgresConsumer>>
 }
@@ -56,7 +61,8 @@ const due = ({ consumers }: ProcessConsumers, subscription: number, delayMs: num
 
 const makeShared = Effect.fnUntraced(function* (
   sql: Sql,
-  log: Log["Service"]
+  log: Log["Service"],
+  derivedFrom: ProcessConsumers["derivedFrom"]
 ): Effect.fn.Return<ProcessConsumers, never, Scope.Scope> {
   const consumers: ProcessConsumers["consumers"] = new Map()
   const released = Latch.makeUnsafe(false)
@@ -93,7 +99,13 @@ const makeShared = Effect.fnUntraced(function* (
   })
   // before the session is closed
   yield* Effect.addFinalizer(() => Effect.sync(() => (isClosing = true)))
-  const shared: ProcessConsumers = { sql, log, consumers, locks: { session, reserved: new Map(), released } }
+  const shared: ProcessConsumers = {
+    sql,
+    log,
+    derivedFrom,
+    consumers,
+    locks: { session, reserved: new Map(), released }
+  }
   return shared
 })
 
@@ -151,13 +163,40 @@ const joinSubscription = Effect.fnUntraced(function* (
 
 const isAlone = (type: string) => type === "exclusive" || type === "failover"
 
+/** The start that a token means for a topic; any other as it is. */
+const resolveStart = Effect.fnUntraced(function* (
+  { derivedFrom, log }: ProcessConsumers,
+  operation: "subscribe" | "seek",
+  topic: string,
+  at: StartAt
+): Effect.fn.Return<StartPosition, FanOutError | UnknownTopic> {
+  if (typeof at !== "object" || !("token" in at)) return at
+  const positions = yield* derivedFrom(topic).pipe(
+    Effect.flatMap((sources) => startAtToken(log, { token: at.token, topic, derivedFrom: sources, moveGone: true })),
+    Effect.catchIf(
+      (error) => error._tag !== "UnknownTopic",
+      (error) => {
+        const retryable = "retryable" in error ? error.retryable : error._tag === "OutOfRange"
+        const reason = error._tag === "TokenRefused" ? `${error.message}. try: ${error.advice}` : error.message
+        return Effect.fail(new FanOutError({ operation, retryable, reason, cause: error }))
+      }
+    )
+  )
+  return { places: positions.map((position, partition) => ({ partition, position })) }
+})
+
 /** Finds or creates the subscription, gives it the requested type, and joins it. */
 const openMember = Effect.fnUntraced(function* (shared: ProcessConsumers, settings: ConsumerSettings, topicId: number) {
   const { sql } = shared
   const { from, name, topic, type } = settings
+  const isToken = typeof from === "object" && "token" in from
   const find = Effect.gen(function* () {
     while (true) {
-      const [row] = yield* fanOutQuery("subscribe", () => Cursors.open(sql, topicId, name, type, from))
+      // one that exists goes on where it was, whatever became of its token
+      const [known] = isToken ? yield* fanOutQuery("subscribe", () => Cursors.find(sql, topicId, name)) : []
+      if (known !== undefined) return known
+      const start = yield* resolveStart(shared, "subscribe", topic, from)
+      const [row] = yield* fanOutQuery("subscribe", () => Cursors.open(sql, topicId, name, type, start))
       // another process created it at the same moment, so neither part of the statement saw it
       if (row !== undefined) return row
     }
@@ -287,7 +326,8 @@ const seek = Effect.fnUntraced(function* (shared: ProcessConsumers, options: Sub
   const { name, topic } = settings
   const { partitions, topic_id: topicId } = yield* topicOf(sql, topic)
   yield* assertPositions("seek", topic, partitions, to)
-  const found = (yield* fanOutQuery("seek", () => Cursors.open(sql, topicId, name, settings.type, to)))[0]
+  const start = yield* resolveStart(shared, "seek", topic, to)
+  const found = (yield* fanOutQuery("seek", () => Cursors.open(sql, topicId, name, settings.type, start)))[0]
   if (found === undefined) {
     return yield* new FanOutError({
       operation: "seek",
@@ -297,7 +337,7 @@ const seek = Effect.fnUntraced(function* (shared: ProcessConsumers, options: Sub
   }
   const { result } = yield* joinSubscription(shared, settings, found.subscription_id, true)
   if (result === "busy") return yield* new ConsumerBusy({ topic, subscription: name, type: found.type })
-  yield* fanOutQuery("seek", () => Cursors.seek(sql, found.subscription_id, to))
+  yield* fanOutQuery("seek", () => Cursors.seek(sql, found.subscription_id, start))
 }, Effect.scoped)
 
 /** Closes what a failed effect opened in its scope, because its locks would block another try. */
@@ -314,7 +354,7 @@ export const make = Effect.fnUntraced(function* (
   log: Log["Service"],
   options: PostgresFanOutOptions = {}
 ): Effect.fn.Return<FanOut["Service"], never, Scope.Scope> {
-  const shared = yield* makeShared(sql, log)
+  const shared = yield* makeShared(sql, log, options.derivedFrom ?? (() => Effect.succeed(new Set())))
   yield* Effect.forkScoped(
     Effect.forever(Effect.andThen(Effect.sleep(options.sweepMs ?? 1_000), Effect.ignore(sweep(shared))))
   )

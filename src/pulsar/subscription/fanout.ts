@@ -10,9 +10,10 @@ import {
   ConsumerBusy,
   defaults as subscriptions,
   FanOut,
-  type FanOutError,
+  FanOutError,
   redeliveryDelay,
   type StartAt,
+  type StartPosition,
   type SubscribeOptions
 } from "../../subscription/fanout.ts"
 import { UnknownTopic } from "../../log/log.ts"
@@ -76,6 +77,19 @@ const typeOf = async ({ admin }: Cluster, topic: string, name: string) => {
   return portTypes[stats?.type ?? ""] ?? "of another type, or exclusive,"
 }
 
+/** Fails for a token: its positions are of the log, and Pulsar has its own. */
+const withoutToken = (operation: "subscribe" | "seek", at: StartAt): Effect.Effect<StartPosition, FanOutError> =>
+  typeof at === "object" && "token" in at
+    ? Effect.fail(
+        new FanOutError({
+          operation,
+          retryable: false,
+          reason:
+            "a position token has positions of the log, and the messages of Pulsar have others. try: start at the time of the write ({ time }, or --from a date on the command line)"
+        })
+      )
+    : Effect.succeed(at)
+
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
   yield* assertSettings(options)
   const settings: SubscriptionSettings = {
@@ -87,9 +101,10 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
   const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
   const { from, name } = settings
   yield* assertPositions("subscribe", options.topic, topics.length, from)
-  if (typeof from === "object")
+  const start = yield* withoutToken("subscribe", from)
+  if (typeof start === "object")
     yield* Effect.tryPromise({
-      try: () => createAt(adminOf(cluster), topics, name, from),
+      try: () => createAt(adminOf(cluster), topics, name, start),
       catch: fanOutError("subscribe")
     })
   const deadLetters = yield* Effect.acquireRelease(
@@ -127,6 +142,7 @@ const seek = Effect.fnUntraced(function* (
 ) {
   const topics = yield* partitionsOf(cluster, "seek", topic)
   yield* assertPositions("seek", topic, topics.length, to)
+  const start = yield* withoutToken("seek", to)
   const busy = yield* Effect.tryPromise({
     try: async () => {
       const admin = adminOf(cluster)
@@ -134,7 +150,7 @@ const seek = Effect.fnUntraced(function* (
         const stats = await admin.subscription(one, name)
         if ((stats?.consumers?.length ?? 0) > 0) return typeOf(cluster, one, name)
       }
-      await moveTo(admin, topics, name, to)
+      await moveTo(admin, topics, name, start)
       return undefined
     },
     catch: fanOutError("seek")

@@ -1,5 +1,5 @@
 // Moves subscriptions by the admin interface, to positions and times that a client cannot give when it subscribes.
-import type { StartAt } from "../../subscription/fanout.ts"
+import type { StartPosition } from "../../subscription/fanout.ts"
 import type { Admin } from "../client/admin.ts"
 import { PulsarFailure } from "../client/errors.ts"
 import { messageIdAt } from "../client/message-id.ts"
@@ -7,7 +7,7 @@ import { messageIdAt } from "../client/message-id.ts"
 /** Where a subscription starts in one partition. */
 type PartitionStart = "earliest" | "latest" | { readonly time: number } | { readonly position: number }
 
-const startIn = (partition: number, to: StartAt): PartitionStart => {
+const startIn = (partition: number, to: StartPosition): PartitionStart => {
   if (typeof to === "string" || "time" in to) return to
   const positions = to.places.filter((place) => place.partition === partition).map(({ position }) => position)
   return positions.length === 0 ? "earliest" : { position: Math.min(...positions) }
@@ -36,7 +36,7 @@ const startAll = async (
   admin: Admin,
   topics: ReadonlyArray<string>,
   name: string,
-  to: StartAt,
+  to: StartPosition,
   keepExisting: boolean
 ): Promise<void> => {
   for (const [partition, topic] of topics.entries()) {
@@ -47,8 +47,12 @@ const startAll = async (
   }
 }
 /** Creates a subscription at a start in each partition. Where it exists already it stays as it is. `topics` are the partitions in order. */
-export const createAt = (admin: Admin, topics: ReadonlyArray<string>, name: string, from: StartAt): Promise<void> =>
-  startAll(admin, topics, name, from, true)
+export const createAt = (
+  admin: Admin,
+  topics: ReadonlyArray<string>,
+  name: string,
+  from: StartPosition
+): Promise<void> => startAll(admin, topics, name, from, true)
 /** Moves a subscription without consumers. Creates it where it does not exist. `topics` are the partitions in order. */
-export const moveTo = (admin: Admin, topics: ReadonlyArray<string>, name: string, to: StartAt): Promise<void> =>
+export const moveTo = (admin: Admin, topics: ReadonlyArray<string>, name: string, to: StartPosition): Promise<void> =>
   startAll(admin, topics, name, to, false)

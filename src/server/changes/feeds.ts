@@ -68,7 +68,7 @@ export class Feeds {
         400,
         "invalid_parameter",
         `${JSON.stringify(from.slice(0, 100))} is not a position in the changes of ${view.name}`,
-        "use from=earliest, from=latest, or the id of a message of this stream"
+        "use from=earliest, from=latest, a position token, or the id of a message of this stream"
       )
     if (asked !== undefined && asked.digest !== digest)
       throw new Problem(

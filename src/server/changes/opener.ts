@@ -1,6 +1,7 @@
 // Opens what a client asks of the changes of a view, and follows it, for the routes and the command line.
 import { single } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
+import { isToken } from "../http/token.ts"
 import type { Connection } from "../connection/connection.ts"
 import type { Principal } from "../access/principal.ts"
 import type { DeclaredView } from "../views/catalog.ts"
@@ -82,9 +83,15 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
           `the parameter ${parameter} is for pages, and changes come in the order in which they were made`,
           `leave ${parameter} out; a column of this name is filtered as ${parameter}.eq`
         )
-    const token = single(query["waitFor"], "waitFor")
-    if (token !== undefined)
-      await waitFor(reader, token, dependenciesOf(application, view), { waitMs: limits.waitMs, isGone })
+    const start = last === "" ? (single(from, "from") ?? "earliest") : last
+    // what was written before a token is in the rows: without them, changes between this moment and an earlier one could be missed
+    const tokens = [
+      ["waitFor", single(query["waitFor"], "waitFor")] as const,
+      ["from", isToken(start) ? start : undefined] as const
+    ]
+    for (const [parameter, token] of tokens)
+      if (token !== undefined)
+        await waitFor(reader, token, dependenciesOf(application, view), { waitMs: limits.waitMs, isGone, parameter })
     const columns = (await columnsOfAll(false)).get(view.name) ?? (await columnsOfAll(true)).get(view.name)
     if (columns === undefined) throw notReady(view.name)
     const followed = { view, columns }
@@ -94,8 +101,8 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
     // one that PostgreSQL refuses would fail for all clients
     if (filters.length > 0) await source.check(checkStatement(followed, filter))
     const digest = digestOf(followed, filter)
-    const start = last === "" ? (single(from, "from") ?? "earliest") : last
-    return { followed, filter, order, digest, beginning: await feeds.beginning(followed, digest, start) }
+    const beginning = await feeds.beginning(followed, digest, isToken(start) ? "earliest" : start)
+    return { followed, filter, order, digest, beginning }
   }
   return {
     open: (asked) =>

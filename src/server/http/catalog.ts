@@ -1,6 +1,6 @@
 // The catalog: an application's topics, those of its aggregates included, the projections that write and read them, and the topics of each event type. Pure.
 import type { Aggregate } from "../../model/aggregate.ts"
-import { aggregatesOf, publishedBy, type Application } from "../../model/application.ts"
+import { aggregatesOf, derivedFrom, publishedBy, type Application } from "../../model/application.ts"
 import type { Projection } from "../../model/projection.ts"
 import type { Topic } from "../../model/topic.ts"
 import { Versions } from "./versions.ts"
@@ -12,6 +12,8 @@ export interface CatalogTopic {
   readonly aggregate?: Aggregate.Any
   /** The projections that write the topic, or its aggregate; if there are any, the topic is derived and clients may not write it. */
   readonly writtenBy: ReadonlyArray<string>
+  /** The names of the topics that projections derive it from, also through others. */
+  readonly derivedFrom: ReadonlySet<string>
   /** The projections that process its records, or look values of it up. */
   readonly readBy: ReadonlyArray<string>
   /** How far in the future an event may be dated. Milliseconds. */
@@ -72,6 +74,7 @@ export const catalogOf = (application: Application.Any, maxAheadMs: number): Cat
     const types = [...(draft.topic.eventTypes ?? new Map())]
     const entry: CatalogTopic = {
       ...draft,
+      derivedFrom: derivedFrom(application, name),
       maxAheadMs: draft.maxAheadMs ?? maxAheadMs,
       versions: new Map(types.map(([type, eventType]) => [type, new Versions(eventType)]))
     }

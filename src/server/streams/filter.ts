@@ -215,6 +215,8 @@ export const wantsOf = (query: Readonly<Record<string, unknown>>, topic: string,
     if (key !== undefined) filters.push((record) => record.key === key)
   }
   for (const name of names) {
+    if (name === "waitFor")
+      throw invalidParameter("a stream does not wait for a token, it starts at one", "send the token as from")
     if (!name.startsWith("value.")) {
       const known = [...reserved, ...[...(fields?.keys() ?? [])].map((field) => `value.${field}`)]
       throw invalidParameter(

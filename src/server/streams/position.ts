@@ -2,8 +2,11 @@
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { Log, PartitionBounds, Position } from "../../log/log.ts"
+import { TokenRefused } from "../../log/token-start.ts"
 import { positionAt } from "../../runner/in-append-order.ts"
+import { startAtToken } from "../../runner/start-at-token.ts"
 import { Problem } from "../http/problem.ts"
+import { isToken, tokenProblem } from "../http/token.ts"
 import { readProblem } from "./problems.ts"
 import { counted } from "../../text/counted.ts"
 
@@ -30,20 +33,26 @@ const timeOf = (text: string): number | undefined => {
 /** Whether a text names a moment. */
 export const isTime = (text: string): boolean => timeOf(text) !== undefined
 
-interface LogParts {
+/** What finds where a stream begins. */
+export interface BeginningParts {
   readonly log: Log["Service"]
   readonly context: Context.Context<never>
+  /** The topics that the stream's topic is derived from. */
+  readonly derivedFrom: ReadonlySet<string>
+  /** How long a stream waits for a token that the log does not have yet. */
+  readonly waitMs: number
+  readonly isGone: () => boolean
 }
 
 /**
- * Where a stream begins: `latest`, `earliest`, an id, or the first records that the log stored at a time or later. Rejects with a `Problem`
- * 400 or 410.
+ * Where a stream begins: `latest`, `earliest`, an id, the first records that the log stored at a time or later, or what follows a position
+ * token (see `startAtToken`). Rejects with a `Problem` 400, 410 or 504.
  */
 export const beginning = async (
   asked: string,
   bounds: ReadonlyArray<PartitionBounds>,
   topic: string,
-  { context, log }: LogParts
+  { context, derivedFrom, isGone, log, waitMs }: BeginningParts
 ): Promise<StreamPositions> => {
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
@@ -59,6 +68,18 @@ export const beginning = async (
     if (found instanceof Problem) throw found
     return found
   }
+  if (isToken(asked)) {
+    const found = await Effect.runPromiseWith(context)(
+      startAtToken(log, { token: asked, topic, derivedFrom, waitMs, isGone }).pipe(
+        Effect.match({
+          onSuccess: (positions) => [...positions],
+          onFailure: (error) => (error instanceof TokenRefused ? tokenProblem(error) : readProblem(error))
+        })
+      )
+    )
+    if (found instanceof Problem) throw found
+    return found
+  }
   const vector = parseStreamId(asked, bounds.length)
   if (vector === undefined) {
     const message = `${JSON.stringify(asked)} is not a position in ${topic}, which has ${counted(bounds.length, "partition")}`
@@ -66,7 +87,7 @@ export const beginning = async (
       400,
       "invalid_parameter",
       message,
-      "use from=latest, from=earliest, the id of a record of this stream, or a time such as from=2026-01-31T12:00:00Z"
+      "use from=latest, from=earliest, the id of a record of this stream, a position token, or a time such as from=2026-01-31T12:00:00Z"
     )
   }
   for (const { end, partition, start } of bounds) {

@@ -106,7 +106,13 @@ export const streams = (add: StreamAdder, parts: StreamParts): void => {
     const last = single(request.headers["last-event-id"], "Last-Event-ID") ?? ""
     const asked = last === "" ? (single(query["from"], "from") ?? "latest") : last
     const found = await bounds(topic)
-    const vector = await beginning(asked, found, topic, parts)
+    const vector = await beginning(asked, found, topic, {
+      context,
+      log,
+      derivedFrom: catalog.topics.get(topic)!.derivedFrom,
+      waitMs: limits.waitMs,
+      isGone: () => request.raw.destroyed || request.raw.socket.destroyed
+    })
     const wants = (record: LogRecord): boolean =>
       // a retry record is a copy of an earlier record, and a time mark is for projections alone
       !isRetry(record) && !isTimeMark(record) && (tenant === undefined || record.tenant === tenant) && matches(record)
@@ -152,7 +158,7 @@ const streamSchema = (summary: string) => ({
       from: {
         type: "string",
         description:
-          "latest (default), earliest, an id, or a time such as 2026-01-31T12:00:00Z: what the log stored since then"
+          "latest (default), earliest, an id, the token of an answer to events or commands: what follows that write, or a time such as 2026-01-31T12:00:00Z: what the log stored since then"
       },
       tenant: { type: "string", description: "only records of this tenant; default: that of the credential" },
       key: { type: "string", description: "only records with this key" },
@@ -177,7 +183,8 @@ const streamSchema = (summary: string) => ({
       404: "the application has no such topic",
       410: "the log no longer has the position",
       429: "too many streams are open; connect again after Retry-After seconds",
-      503: "the log does not answer, or does not have the topic yet"
+      503: "the log does not answer, or does not have the topic yet",
+      504: "the log does not have yet what the token names"
     })
   }
 })

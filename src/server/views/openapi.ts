@@ -73,7 +73,10 @@ const changesPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => 
       "a row were made: `snapshot` (forget what you have), `upsert` with a row, `delete` with a primary key, `live` (you have all rows). Each has an id: a " +
       "client that sends it as Last-Event-ID, or as from, continues without a gap or a repetition. The last message, `end`, has the reason and the position.",
     parameters: [
-      parameter("from", "`earliest` (default): all rows first; `latest`: changes alone; or an id"),
+      parameter(
+        "from",
+        "`earliest` (default): all rows first; `latest`: changes alone; an id; or the token of an answer to events: all rows, which have what follows from them, then changes"
+      ),
       { name: "Last-Event-ID", in: "header", description: "The last id that the client has", schema: text },
       parameter("waitFor", "A token of an answer to events: the rows have what follows from them"),
       ...columns.flatMap(filtersOf)
@@ -84,7 +87,7 @@ const changesPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => 
       403: refused("the credential belongs to a tenant, and the rows do not say whose they are"),
       404: refused("the view is not there yet"),
       429: refused("too many streams are open; send again after Retry-After seconds"),
-      504: refused("the projections have not processed what waitFor names"),
+      504: refused("the projections have not processed what waitFor or from names"),
       503: refused("the database does not answer, or transactions that write the table stay open")
     }
   }

@@ -36,9 +36,13 @@ export const waitFor = async (
   reader: ViewReader,
   token: string,
   { links, projections }: Dependencies,
-  { isGone, waitMs }: { readonly waitMs: number; readonly isGone: () => boolean }
+  {
+    isGone,
+    parameter,
+    waitMs
+  }: { readonly waitMs: number; readonly isGone: () => boolean; readonly parameter?: string }
 ): Promise<void> => {
-  const positions = waitForPositions(token).map(
+  const positions = waitForPositions(token, parameter).map(
     ({ partition, position, topic }) => [topic, partition, position] as const
   )
   let goals: Goals = { positions }

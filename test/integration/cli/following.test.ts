@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { positionToken } from "../../../src/log/position-token.ts"
 import * as Cli from "../../support/cli.ts"
 import { commandTests, succeeding } from "../../support/command-tests.ts"
 import { followView, type Row } from "../../support/follow.ts"
@@ -96,11 +97,18 @@ it.live(
           first.output,
           /^snapshot {2}\{"view":"counts","reason":"start"\}\nupsert {2}\{"who":"w0",.*\}\nupsert {2}\{"who":"w1",.*\}\n$/
         )
+        const token = positionToken([{ topic: "counting.payments", partition: 0, position: 1 }])
+        const waited = yield* ok("tail", "view:counts", "--max", "2", "--from", token, ...config)
+        assert.strictEqual(waited.output, first.output)
         yield* Effect.forEach(
           [
             [["view:count"], 1, /has no table, window or view "count"\ntry: did you mean counts\?/],
             [["view:counts", "--key", "w1"], 2, /--key is for records of topics, and counts is a view/],
-            [["view:counts", "--from", "1 hour"], 2, /--from is '1 hour'; of a view it must be earliest or latest/]
+            [
+              ["view:counts", "--from", "1 hour"],
+              2,
+              /--from is '1 hour'; of a view it must be earliest, latest or a token/
+            ]
           ] as const,
           ([args, code, message]) =>
             Effect.map(Cli.run(environment, "tail", ...args, ...config), (wrong) => {
@@ -111,5 +119,5 @@ it.live(
         )
       })
     ),
-  120_000
+  240_000
 )

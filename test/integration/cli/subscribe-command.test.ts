@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { shared } from "../../../stack/testing.ts"
 import type { Endpoints } from "../../../stack/service.ts"
+import { positionToken } from "../../../src/log/position-token.ts"
 import { startOf } from "../../../src/cli/print-messages.ts"
 import { FanOut } from "../../../src/subscription/fanout.ts"
 import { query } from "../../../src/postgres/client/client.ts"
@@ -106,6 +107,13 @@ describe("millrace subscribe", () => {
           // a subscription without a name leaves nothing behind; it starts at positions
           const placed = yield* command(url, "subscribe", topic, "--from", "0:5,1:99", "--max", "1")
           assert.match(placed.out, /^\S+Z {2}0:5 {2}k\d {2}\{"seq":\d+,"key":"k\d"\}\n$/)
+          const at = (name: string) =>
+            positionToken([5, 6].map((position, partition) => ({ topic: name, partition, position })))
+          const behind = yield* command(url, "subscribe", topic, "--from", at(topic), "--json", "--max", "1")
+          assert.strictEqual(printed(behind.out)[0]?.position, 5)
+          const elsewhere = yield* command(url, "subscribe", topic, "--from", at("elsewhere"))
+          assert.strictEqual(elsewhere.code, 1)
+          assert.match(elsewhere.err, /the token is for "elsewhere", and .* starts at a token for itself/)
           const names = yield* query(
             "names",
             () => sql<Array<{ name: string }>>`select name from millrace.subscription`
@@ -118,7 +126,7 @@ describe("millrace subscribe", () => {
           assert.strictEqual(wrong.code, 2)
           assert.match(
             wrong.err,
-            /--from is 'tomorrow'; it must be earliest, latest, a duration, a date or positions\ntry: --from earliest/
+            /--from is 'tomorrow'; it must be earliest, latest, a duration, a date, positions or a token\ntry: --from earliest/
           )
           assert.match((yield* command(url, "subscribe", "nowhere")).err, /the topic does not exist/)
         })
@@ -154,12 +162,24 @@ describe("millrace subscribe", () => {
   )
   it("reads the start of a subscription from a text", () => {
     assert.deepStrictEqual(
-      ["earliest", "latest", "1:7", "0:1,2:3", "2 hours", "1970-01-01T00:00:05Z", "", "soon", "1:"].map((text) =>
-        startOf(text, 10_000_000)
-      ),
       [
         "earliest",
         "latest",
+        "p1.W10",
+        "p1.W1",
+        "1:7",
+        "0:1,2:3",
+        "2 hours",
+        "1970-01-01T00:00:05Z",
+        "",
+        "soon",
+        "1:"
+      ].map((text) => startOf(text, 10_000_000)),
+      [
+        "earliest",
+        "latest",
+        { token: "p1.W10" },
+        undefined,
         { places: [{ partition: 1, position: 7 }] },
         {
           places: [

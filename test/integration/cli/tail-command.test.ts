@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { positionToken } from "../../../src/log/position-token.ts"
 import * as Cli from "../../support/cli.ts"
 import { commandTests, succeeding } from "../../support/command-tests.ts"
 
@@ -53,6 +54,9 @@ it.live(
           shown(after.output).map(({ value }) => value.id),
           ["p7", "p10"]
         )
+        const tokenAt = (topic: string, at: number) => positionToken([{ topic, partition, position: at }])
+        const behind = yield* ok(...follow, "--from", tokenAt("counting.payments", position), "--max", "2")
+        assert.strictEqual(behind.output, after.output)
         const lately = yield* ok("tail", "counting.payments", "--from", "1 hour", "--type", "paid", "--max", "10")
         assert.strictEqual(lately.output.trim().split("\n").length, 10)
 
@@ -60,7 +64,17 @@ it.live(
           [
             [["counting.payment"], 1, /has no topic counting\.payment\ntry: did you mean counting\.payments\?/],
             [["counting.payments", "--from", "9:0"], 2, /--from names partition 9, and counting\.payments has 6/],
-            [["counting.payments", "--from", "soon"], 2, /--from is 'soon'/]
+            [["counting.payments", "--from", "soon"], 2, /--from is 'soon'/],
+            [
+              ["counting.payments", "--from", tokenAt("orders", 1)],
+              1,
+              /the token is for "orders", and counting\.payments starts at a token for itself\ntry: read a topic that/
+            ],
+            [
+              ["counting.receipts", "--from", tokenAt("orders", 1), ...config],
+              1,
+              /starts at a token for itself or for what it is derived from \("counting\.payments"\)/
+            ]
           ] as const,
           ([args, code, message]) =>
             Effect.map(Cli.run(environment, "tail", ...args), (wrong) => {
@@ -91,5 +105,5 @@ it.live(
         )
       })
     ),
-  60_000
+  120_000
 )
