@@ -33,15 +33,37 @@ const timeOf = (text: string): number | undefined => {
 /** Whether a text names a moment. */
 export const isTime = (text: string): boolean => timeOf(text) !== undefined
 
-/** What finds where a stream begins. */
-export interface BeginningParts {
+/** What finds positions in a log. */
+export interface LogParts {
   readonly log: Log["Service"]
   readonly context: Context.Context<never>
+}
+/** What finds where a stream begins. */
+export interface BeginningParts extends LogParts {
   /** The topics that the stream's topic is derived from. */
   readonly derivedFrom: ReadonlySet<string>
   /** How long a stream waits for a token that the log does not have yet. */
   readonly waitMs: number
   readonly isGone: () => boolean
+}
+
+/** In each partition, the first record that the log stored at a moment (see `isTime`) or later. Rejects with a `Problem` 410 or 503. */
+export const storedSince = async (
+  moment: string,
+  bounds: ReadonlyArray<PartitionBounds>,
+  topic: string,
+  { context, log }: LogParts
+): Promise<StreamPositions> => {
+  const time = timeOf(moment)!
+  const found = await Effect.runPromiseWith(context)(
+    Effect.forEach(
+      bounds,
+      ({ end, partition, start }) => positionAt(log, { topic, partition, from: start, to: end }, time),
+      { concurrency: 4 }
+    ).pipe(Effect.match({ onSuccess: (positions) => positions, onFailure: readProblem }))
+  )
+  if (found instanceof Problem) throw found
+  return found
 }
 
 /**
@@ -56,18 +78,7 @@ export const beginning = async (
 ): Promise<StreamPositions> => {
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
-  const time = timeOf(asked)
-  if (time !== undefined) {
-    const found = await Effect.runPromiseWith(context)(
-      Effect.forEach(
-        bounds,
-        ({ end, partition, start }) => positionAt(log, { topic, partition, from: start, to: end }, time),
-        { concurrency: 4 }
-      ).pipe(Effect.match({ onSuccess: (positions) => positions, onFailure: readProblem }))
-    )
-    if (found instanceof Problem) throw found
-    return found
-  }
+  if (isTime(asked)) return storedSince(asked, bounds, topic, { context, log })
   if (isToken(asked)) {
     const found = await Effect.runPromiseWith(context)(
       startAtToken(log, { token: asked, topic, derivedFrom, waitMs, isGone }).pipe(
