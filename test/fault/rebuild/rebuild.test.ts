@@ -24,7 +24,8 @@ it("the patches of named points and mutants of rebuilds fit the source", () => {
   patchedCopy(directed.flatMap(({ patches = [] }) => patches)).remove()
   // several of them change one line
   for (const { patches } of aggregateMutants) patchedCopy(patches ?? []).remove()
-})
+  // it copies the source for each of them
+}, 240_000)
 
 suite("kills during rebuilds and promotions", () => {
   it(`readers see one build at a time, and every event is processed and published once (seed ${seed})`, async () => {
