@@ -1,12 +1,21 @@
 // Sends NDJSON to a gateway over HTTP, in the order of the file and at a given speed. The gateway validates it.
 import * as Effect from "effect/Effect"
 import { CommandFailed, usageError } from "./command-failure.ts"
-import { type ClientAnswer, type ClientTls, clientTls, httpClient, isRefusedByTls } from "./http-client.ts"
+import {
+  type ClientAnswer,
+  type ClientTls,
+  clientTls,
+  credential,
+  httpClient,
+  isRefusedByTls,
+  tlsAdvice
+} from "./http-client.ts"
 import { linesOf, sizeOf, type InputLine, type InputSize } from "./input-lines.ts"
 import type { InvalidEnvironment } from "../system/errors.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { rateText } from "../text/rate.ts"
 import type { Progress } from "./progress.ts"
+import { assertServerUrl } from "./server-url.ts"
 import { terminalText } from "./terminal-text.ts"
 import { counted } from "../text/counted.ts"
 
@@ -50,7 +59,7 @@ const warn = (text: string): void => void process.stderr.write(`millrace: ${term
  */
 export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.gen(function* () {
-    yield* assertUrl(options.url)
+    yield* assertServerUrl(options.url, "the URL of the gateway", "MILLRACE_URL=http://127.0.0.1:7070")
     const ask = yield* Effect.try({
       try: () => httpClient(options.tls ?? clientTls()),
       catch: (error) => {
@@ -64,14 +73,6 @@ export const feed = (file: string, options: FeedOptions): Effect.Effect<FeedResu
 type Ask = ReturnType<typeof httpClient>
 interface Sending extends FeedOptions {
   readonly ask: Ask
-}
-/** Fails if no request could ever be sent to the URL. */
-const assertUrl = (text: string): Effect.Effect<void, CommandFailed> => {
-  const url = URL.parse(text)
-  const isHttp = url?.protocol === "http:" || url?.protocol === "https:"
-  if (isHttp && url.username === "" && url.password === "") return Effect.void
-  const reason = isHttp ? "has a user or a password, which are not sent" : "is not an http:// or https:// URL"
-  return Effect.fail(usageError(`the URL of the gateway ${reason}`, "MILLRACE_URL=http://127.0.0.1:7070"))
 }
 const sending = (file: string, options: Sending): Effect.Effect<FeedResult, CommandFailed> =>
   Effect.tryPromise({
@@ -166,11 +167,6 @@ const reasonToRepeat = (answer: ClientAnswer | Error): string | undefined => {
 export const sendAgain =
   "send the file again: events that are in the log already are not counted twice where a projection deduplicates"
 
-/** The credential of this command, if the environment has one. */
-const credential = (): Readonly<Record<string, string>> => {
-  const key = process.env["MILLRACE_API_KEY"] ?? ""
-  return key === "" ? {} : { authorization: `Bearer ${key}` }
-}
 /** Sends one request until it is answered. `before`: how many events the log has of the requests before. */
 const post = async (
   lines: ReadonlyArray<InputLine>,
@@ -198,7 +194,7 @@ const post = async (
     if (answer instanceof Error && isRefusedByTls(answer))
       throw new CommandFailed({
         message: `the gateway at ${url} and this command do not accept each other: ${answer.message.trim()}; ${sent}`,
-        try: "name the authority of its certificate in MILLRACE_CLIENT_TLS_CA (or NODE_EXTRA_CA_CERTS), and a certificate of this command in MILLRACE_CLIENT_TLS_CERT and MILLRACE_CLIENT_TLS_KEY if it asks for one"
+        try: tlsAdvice
       })
     const reason = reasonToRepeat(answer)
     if (reason === undefined) {

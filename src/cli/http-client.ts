@@ -1,6 +1,6 @@
 // Requests of commands to a gateway, also with TLS: with an authority and a certificate that the settings name, which fetch cannot have.
 import { readFileSync } from "node:fs"
-import { type OutgoingHttpHeaders, request as plainRequest } from "node:http"
+import { type IncomingMessage, type OutgoingHttpHeaders, request as plainRequest } from "node:http"
 import { Agent, request as tlsRequest } from "node:https"
 import { createSecureContext } from "node:tls"
 import { InvalidEnvironment } from "../system/errors.ts"
@@ -17,6 +17,10 @@ export interface ClientAnswer {
   readonly status: number
   readonly text: string
 }
+/** The answer to a request for a stream: its events, or what was answered in their place. */
+export type StreamAnswer =
+  | { readonly body: IncomingMessage }
+  | { readonly body: undefined; readonly status: number; readonly text: string }
 /** How a command recognizes a server, and what it presents to it. */
 export interface ClientTls {
   readonly ca?: string
@@ -63,6 +67,15 @@ export const clientTls = (): ClientTls => {
   return tls
 }
 
+/** The credential of this command, if the settings have one. */
+export const credential = (): Readonly<Record<string, string>> => {
+  const key = process.env["MILLRACE_API_KEY"] ?? ""
+  return key === "" ? {} : { authorization: `Bearer ${key}` }
+}
+/** What to do where the two ends do not accept each other's certificates. */
+export const tlsAdvice =
+  "name the authority of its certificate in MILLRACE_CLIENT_TLS_CA (or NODE_EXTRA_CA_CERTS), and a certificate of this command in MILLRACE_CLIENT_TLS_CERT and MILLRACE_CLIENT_TLS_KEY if it asks for one"
+
 /** Errors of TLS that do not pass by waiting: the certificate of the server or that of this command is not accepted. */
 const lasting = /^(ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|HOSTNAME_MISMATCH)/
 /** Whether an error of a request says that the two ends do not accept each other's certificates, or do not both speak TLS. */
@@ -91,5 +104,28 @@ export const httpClient = ({ isOwnServer = false, ...tls }: ClientTls) => {
         )
       })
       request.end(body)
+    })
+}
+
+const textOf = async (response: IncomingMessage): Promise<string> => {
+  const chunks: Array<Buffer> = []
+  for await (const chunk of response) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString("utf8")
+}
+/** Returns the opening of streams of server-sent events. It rejects if no answer comes. */
+export const httpStreams = (tls: Omit<ClientTls, "isOwnServer">) => {
+  const agent = new Agent(tls)
+  return (url: URL, { headers, signal }: Pick<ClientRequest, "headers" | "signal">): Promise<StreamAnswer> =>
+    new Promise((resolve, reject) => {
+      const options = { headers: { accept: "text/event-stream", ...headers }, signal }
+      const request = url.protocol === "https:" ? tlsRequest(url, { ...options, agent }) : plainRequest(url, options)
+      request.once("error", reject)
+      request.once("response", (response) => {
+        const { headers: answered, statusCode: status = 0 } = response
+        if (status === 200 && answered["content-type"]?.startsWith("text/event-stream") === true)
+          resolve({ body: response })
+        else textOf(response).then((text) => resolve({ body: undefined, status, text }), reject)
+      })
+      request.end()
     })
 }

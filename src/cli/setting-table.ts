@@ -213,7 +213,7 @@ export const settingTable: ReadonlyArray<SettingEntry> = [
       default: "straight to the log"
     }
   ),
-  one("Clients", "API_KEY", "client.apiKey", "text", "the key that `millrace ingest` sends to a gateway", {
+  one("Clients", "API_KEY", "client.apiKey", "text", "the key that `millrace ingest` and `millrace tail --url` send to a server", {
     default: "none",
     secret: "whole"
   }),

@@ -42,6 +42,12 @@ export const isWanted =
     (tenant === undefined || record.tenant === tenant) &&
     (type === undefined || eventTypeOf(record.value) === type)
 
+/** Fails for a number of records below 1. */
+export const assertMax = ({ max = Infinity }: Pick<TailFlags, "max">): Effect.Effect<void, CommandFailed> =>
+  max >= 1
+    ? Effect.void
+    : Effect.fail(usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped"))
+
 /** Opens the log. One on Kafka needs a database only for the topics of aggregates. */
 export const openForReading = Effect.fnUntraced(function* (data: string) {
   const database = Effect.gen(function* () {
@@ -114,37 +120,35 @@ const startsOf = Effect.fnUntraced(function* (
   )
 })
 
+/** Returns what prints the records of a topic that are wanted, call by call. It resolves to false when no more are: `max` are printed, or the output is closed. */
+export const recordPrinter = (flags: TailFlags): ((records: ReadonlyArray<LogRecord>) => Promise<boolean>) => {
+  const { json, max = Infinity, topic } = flags
+  const wants = isWanted(flags)
+  let left = max
+  return async (records) => {
+    const shown = records.filter(wants).slice(0, left)
+    if (left === 0) return false
+    if (shown.length === 0) return true
+    left -= shown.length
+    const lines = shown.map((record) => `${json ? recordJson(topic, record) : recordLine(record)}\n`)
+    return (await writeOut(lines.join(""), true)) && left > 0
+  }
+}
 const again = Schedule.spaced("1 second")
 
 /** Prints records until interrupted, until `max` are printed, or until the reader of the output has closed it. Returns the exit code. */
 export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
-  const { data, json, max = Infinity, topic } = flags
-  if (max < 1)
-    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  const { data, topic } = flags
+  yield* assertMax(flags)
   const opened = yield* openForReading(data)
   const { log } = opened
   const bounds = yield* log
     .bounds(topic)
     .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopicOf(opened, flags), Effect.fail)))
   const starts = yield* startsOf(log, flags, bounds)
-  const wants = isWanted(flags)
   const output = Semaphore.makeUnsafe(1)
-  let left = max
-  /** Prints the records that are wanted. False when the command is done. */
-  const show = (records: ReadonlyArray<LogRecord>) =>
-    output.withPermits(1)(
-      Effect.suspend(() => {
-        const shown = records.filter(wants).slice(0, left)
-        if (left === 0) return Effect.succeed(false)
-        if (shown.length === 0) return Effect.succeed(true)
-        left -= shown.length
-        const lines = shown.map((record) => `${json ? recordJson(topic, record) : recordLine(record)}\n`)
-        return Effect.map(
-          Effect.promise(() => writeOut(lines.join(""), true)),
-          (isWritten) => isWritten && left > 0
-        )
-      })
-    )
+  const print = recordPrinter(flags)
+  const show = (records: ReadonlyArray<LogRecord>) => output.withPermits(1)(Effect.promise(() => print(records)))
   const follow = (partition: number, start: number) => {
     let next = start
     const read = Effect.scoped(

@@ -12,7 +12,7 @@ import { assertDatabaseExists, openDatabase, openQueries } from "../system/datab
 import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { writeOut } from "./print.ts"
-import type { TailFlags } from "./tail-actions.ts"
+import { assertMax, type TailFlags } from "./tail-actions.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
 
 /** What the name of a view follows where that of a topic could be. */
@@ -23,7 +23,7 @@ const textOf = ({ data, event }: StreamMessage, view: string, json: boolean): st
     : terminalLine(`${event}  ${data}`)
 
 /** A connection to standard output: gone once the reader has closed it, or `most` rows and changes are printed. */
-const output = (view: string, json: boolean, most: number) => {
+export const viewOutput = (view: string, json: boolean, most: number) => {
   let left = most
   let last: string | undefined
   let end: EndOfStream | undefined
@@ -68,12 +68,10 @@ const output = (view: string, json: boolean, most: number) => {
   return { connection, last: () => last, end: () => end, isDone: async () => !(await written) || state.isGone, leave }
 }
 
-/** Prints until interrupted, until `max` rows and changes are printed, or until the reader of the output has closed it. Returns the exit code. */
-export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
-  const { config, data, json, max = Infinity, tenant } = flags
+/** The name of the view that flags name, and where it starts. Fails for flags that make no sense for a view. */
+export const viewOf = Effect.fnUntraced(function* (flags: TailFlags) {
   const name = flags.topic.slice(viewPrefix.length)
-  if (max < 1)
-    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  yield* assertMax(flags)
   for (const flag of ["key", "type"] as const)
     if (flags[flag] !== undefined)
       return yield* usageError(`--${flag} is for records of topics, and ${name} is a view`, "leave it out")
@@ -83,6 +81,13 @@ export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
       `--from is '${from}'; of a view it must be earliest, latest or a token`,
       "--from earliest for all rows and then changes, --from latest for changes alone, --from TOKEN for rows that have what was written"
     )
+  return { name, from }
+})
+
+/** Prints until interrupted, until `max` rows and changes are printed, or until the reader of the output has closed it. Returns the exit code. */
+export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
+  const { config, data, json, max = Infinity, tenant } = flags
+  const { from, name } = yield* viewOf(flags)
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)
   const database = yield* openDatabase(data, "join", { max: 3 })
@@ -94,7 +99,7 @@ export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
     reader: viewReader(queries, database.sql),
     source: changeSource(queries, database.sql)
   })
-  const out = output(name, json, max)
+  const out = viewOutput(name, json, max)
   const follower = (last: string | undefined) =>
     Effect.tryPromise({
       try: async () => {

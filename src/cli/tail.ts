@@ -1,4 +1,4 @@
-// Defines the command line of `millrace tail`. What it does is in tail-actions.ts and tail-view.ts, which are loaded when it runs.
+// Defines the command line of `millrace tail`. What it does is in tail-actions.ts, tail-view.ts and tail-remote.ts, which are loaded when it runs.
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -22,6 +22,10 @@ export const tail = Command.make(
       "from",
       'Where to start: latest, earliest, a duration before now such as "2 hours", a date, positions such as 0:42,1:17 (partition:position), or the token of an answer to events; default: latest; of a view: earliest (all rows first, the default), latest, or a token'
     ),
+    url: optionalText(
+      "url",
+      "Read from the server there, over HTTP, with the key in MILLRACE_API_KEY; default: from the log and the database"
+    ),
     max: Flag.optional(Flag.Int("max").pipe(Flag.withDescription("Exit after this many records, or rows and changes"))),
     json
   },
@@ -37,6 +41,12 @@ export const tail = Command.make(
           type: Option.getOrUndefined(flags.type),
           max: Option.getOrUndefined(flags.max)
         }
+        const url = Option.getOrUndefined(flags.url)
+        if (url !== undefined)
+          return Effect.flatMap(
+            Effect.promise(() => import("./tail-remote.ts")),
+            (module) => module.tailRemote(url, given)
+          )
         return flags.topic.startsWith("view:")
           ? Effect.flatMap(
               Effect.promise(() => import("./tail-view.ts")),
@@ -58,6 +68,10 @@ export const tail = Command.make(
     {
       command: "millrace tail orders.v1 --from '1 hour' --json",
       description: "The last hour and what follows, as NDJSON"
+    },
+    {
+      command: "millrace tail orders.v1 --url https://millrace.internal:7443",
+      description: "New events of a server on another machine"
     },
     { command: "millrace tail view:orders", description: "The rows of a table, and then every change of them" }
   ])

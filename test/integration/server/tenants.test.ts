@@ -359,3 +359,28 @@ test("a stream and a WebSocket have all records of the tenant, and none of anoth
       expect(leaks(asked, answer)).toEqual([])
     }
 })
+
+test("a token of another tenant's write starts a stream, and shows nothing of that tenant", async () => {
+  const write = async (key: string, of: Things) => {
+    const response = await fetch(`${url}/v1/events`, {
+      method: "POST",
+      body: JSON.stringify(ordersOf(of).map((order, i) => Object.assign(order, { id: `${of.order}-later-${i}` }))),
+      headers: { "content-type": json, authorization: `Bearer ${key}` }
+    })
+    return ((await response.json()) as { readonly token: string }).token
+  }
+  const token = await write("mr_globex", theirs)
+  await write("mr_acme", own)
+  const receipts = async () =>
+    (await run(system.log.bounds("receipts.v1"))).reduce((sum, { end, start }) => sum + end - start, 0)
+  while ((await receipts()) < 4 * orderCount) await setTimeout(20)
+  const operation = operations.find(({ path }) => path === "/v1/topics/{topic}/stream")!
+  for (const topic of ["orders", "receipts.v1"]) {
+    const path = `/v1/topics/${topic}/stream?from=${token}`
+    const asked = { operation, key: "mr_acme", path, headers: [], body: undefined }
+    const answer = await ask(asked)
+    expect(statusOf(answer), path).toBe(200)
+    expect(answer, path).toContain(`"${own.order}-later-`)
+    expect(leaks(asked, answer), path).toEqual([])
+  }
+})
