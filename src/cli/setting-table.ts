@@ -213,10 +213,17 @@ export const settingTable: ReadonlyArray<SettingEntry> = [
       default: "straight to the log"
     }
   ),
-  one("Clients", "API_KEY", "client.apiKey", "text", "the key that `millrace ingest` and `millrace tail --url` send to a server", {
-    default: "none",
-    secret: "whole"
-  }),
+  one(
+    "Clients",
+    "API_KEY",
+    "client.apiKey",
+    "text",
+    "the key that `millrace ingest` and `millrace tail --url` send to a server",
+    {
+      default: "none",
+      secret: "whole"
+    }
+  ),
   one(
     "Clients",
     "CLIENT_TLS_CA",

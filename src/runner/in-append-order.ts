@@ -51,6 +51,21 @@ const fill = Effect.fnUntraced(function* (log: Pick<Log["Service"], "read">, cur
   }
 })
 
+/** The records of the first read from `from` on that has any, all of them at `from` or later. None if there are none before `to`. */
+export const firstRecords = Effect.fnUntraced(function* (
+  log: Pick<Log["Service"], "read">,
+  { from, partition, to, topic }: PartitionRange
+): Effect.fn.Return<ReadonlyArray<LogRecord>, ReadError> {
+  for (let next = from; next < to;) {
+    const batch = yield* log.read(topic, partition, next, { maxBytes: 1 })
+    const records = batch.records.filter(({ position }) => position >= from)
+    // a read may have control records of Kafka alone, or end in positions that were compacted away
+    if (records.length > 0 || batch.next <= next) return records
+    next = batch.next
+  }
+  return []
+})
+
 /** The first position from `start` on whose record was appended at `time` or later; `end` if there is none. Append times must not decrease. */
 export const positionAt = Effect.fnUntraced(function* (
   log: Pick<Log["Service"], "read">,
@@ -60,8 +75,7 @@ export const positionAt = Effect.fnUntraced(function* (
   let [low, high] = [from, to]
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
-    const { records } = yield* log.read(topic, partition, middle, { maxBytes: 1 })
-    const record = records.find(({ position }) => position >= middle)
+    const [record] = yield* firstRecords(log, { topic, partition, from: middle, to: high })
     if (record === undefined || record.position >= high || record.appendedAt >= time) high = middle
     else low = record.position + 1
   }

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { appendTimeOf, type Log, type PartitionBounds, type Position, type ReadError } from "../log/log.ts"
 import type { TokenPosition } from "../log/position-token.ts"
 import { countingPositions, TokenRefused, tokenStart } from "../log/token-start.ts"
-import { positionAt } from "./in-append-order.ts"
+import { firstRecords, positionAt } from "./in-append-order.ts"
 
 /** How long readers wait for a token that the log does not have yet, unless they say otherwise. Milliseconds. */
 export const tokenWaitMs = 10_000
@@ -36,7 +36,7 @@ const writtenAt = Effect.fnUntraced(function* (
   for (let back = 1; ; back *= 2) {
     const from = Math.max(start, position - back)
     if (from >= position) return undefined
-    const { records } = yield* log.read(topic, partition, from, { maxBytes: 1 })
+    const records = yield* firstRecords(log, { topic, partition, from, to: position })
     const record = records.findLast((one) => one.position < position)
     if (record !== undefined) return appendTimeOf(record)
     if (from === start) return undefined
