@@ -15,6 +15,10 @@ import { openSystem, runProjections, runRelay } from "../../src/system/system.ts
 import { json, start, stream, type Server } from "./http.ts"
 import { webSocket } from "./websocket.ts"
 
+let made = 0
+/** An id that no other run of a test has. */
+const fresh = (name: string) => `${name}-${++made}`
+
 /** A token for so many positions behind those of a token. */
 const ahead = (token: string, by: number) =>
   positionToken(
@@ -140,26 +144,29 @@ export const tokenTests = (
   })
 
   test("a stream of a derived topic from the token of an event has the message that follows from the event", async () => {
-    await place("long ago")
-    await settled("long ago")
-    const token = await place("source")
-    expect(await idsUntil(`/v1/topics/${receipts}/stream?from=${token}`, "source")).toEqual(["source"])
+    const [long, source] = [fresh("long"), fresh("source")]
+    await place(long)
+    await settled(long)
+    const token = await place(source)
+    expect(await idsUntil(`/v1/topics/${receipts}/stream?from=${token}`, source)).toEqual([source])
   })
 
   test("changes of a view from the token of an event begin with the rows that have it", async () => {
-    const token = await place("kept row")
-    const opened = await stream(`${server.url}/v1/views/kept/changes?id=kept%20row&from=${token}`)
+    const id = fresh("kept")
+    const token = await place(id)
+    const opened = await stream(`${server.url}/v1/views/kept/changes?id=${id}&from=${token}`)
     const frames = await opened.records(3)
     opened.close()
     expect(frames.map(({ event }) => event)).toEqual(["snapshot", "upsert", "live"])
   })
 
   test("an aggregate waits for a command's token, and the stream of its topic starts behind the command", async () => {
-    const command = `/v1/aggregates/${counter}/one/commands/count`
+    const path = `/v1/aggregates/${counter}/${fresh("one")}`
+    const command = `${path}/commands/count`
     await post(command, { n: 1 })
     const token = await post(command, { n: 2 })
     const read = async (waitFor: string) => {
-      const response = await fetch(`${server.url}/v1/aggregates/${counter}/one?waitFor=${waitFor}`)
+      const response = await fetch(`${server.url}${path}?waitFor=${waitFor}`)
       return ((await response.json()) as { readonly version: number }).version
     }
     expect(await read(token)).toBe(2)
@@ -172,8 +179,8 @@ export const tokenTests = (
     opened.close()
     expect(JSON.parse(frame!.data!)).toEqual({ type: "counted", n: 3 })
     const never = ahead(token, 9)
-    for (const path of [`/v1/aggregates/${counter}/one`, `/v1/aggregates/${counter}/one/events`])
-      expect((await refusal(`${path}?waitFor=${never}`, brief)).slice(0, 2), path).toEqual([504, "not_yet"])
+    for (const read of [path, `${path}/events`])
+      expect((await refusal(`${read}?waitFor=${never}`, brief)).slice(0, 2), read).toEqual([504, "not_yet"])
   })
 
   test("a stream waits for what the log does not have yet, and gets 504 after the limit", async () => {
