@@ -34,8 +34,9 @@ const finals = new Set(["position_gone"])
 const warn = (text: string): void => void process.stderr.write(`millrace: ${terminalText(maskSecrets(text))}\n`)
 const sleep = (ms: number, signal: AbortSignal) =>
   new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason as Error)), { once: true })
+    const stop = () => (clearTimeout(timer), reject(signal.reason as Error))
+    const timer = setTimeout(() => (signal.removeEventListener("abort", stop), resolve()), ms)
+    signal.addEventListener("abort", stop, { once: true })
   })
 
 /** The error that a refused request stands for. */
@@ -102,7 +103,7 @@ class Following {
         signal
       })
       if (answer.body === undefined) {
-        if (isPassing(answer.status)) return `it answers ${answer.status}`
+        if (isPassing(answer.status) || (this.#hasOpened && answer.status >= 500)) return `it answers ${answer.status}`
         throw refusalOf(url, answer.status, answer.text)
       }
       for await (const events of serverEvents(answer.body)) {

@@ -29,22 +29,33 @@ const parts = [
   "millrace.config.ts"
 ]
 
-/** Applies patches. Throws if a text does not occur exactly once: then the source has changed, and the patch must be changed with it. */
-export const patch = (directory: string, patches: ReadonlyArray<Patch>): void => {
+/**
+ * The texts of the files that patches change, by their names. Throws if a text does not occur exactly once: then the source has changed, and the
+ * patch must be changed with it.
+ */
+const patched = (directory: string, patches: ReadonlyArray<Patch>): ReadonlyMap<string, string> => {
+  const texts = new Map<string, string>()
   for (const { file, find, replace } of patches) {
     const path = join(directory, file)
-    const text = existsSync(path) ? readFileSync(path, "utf8") : ""
+    const text = texts.get(file) ?? (existsSync(path) ? readFileSync(path, "utf8") : "")
     const found = text.split(find).length - 1
     if (found !== 1)
       throw new Error(
         `a patch does not fit the source: ${file} has this text ${found} times instead of once; change the patch with the source:\n${find}`
       )
-    writeFileSync(
-      path,
+    texts.set(
+      file,
       text.replace(find, () => replace)
     )
   }
+  return texts
 }
+/** Applies patches. Throws if one does not fit. */
+export const patch = (directory: string, patches: ReadonlyArray<Patch>): void => {
+  for (const [file, text] of patched(directory, patches)) writeFileSync(join(directory, file), text)
+}
+/** Throws if patches do not fit the source. Copies and changes nothing. */
+export const assertFits = (patches: ReadonlyArray<Patch>): void => void patched(root, patches)
 
 /** Makes a patched copy in a temporary directory. `points.mjs` is loaded first in it. `more` are further files or folders to copy. */
 export const patchedCopy = (patches: ReadonlyArray<Patch>, more: ReadonlyArray<string> = []): Copy => {

@@ -3,7 +3,7 @@
 // MILLRACE_FAULT_SEED repeats a run. `npm run fault -- kafka` makes longer runs, and with `--mutants` hunts all mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
-import { patchedCopy } from "../harness/patched-copy.ts"
+import { assertFits } from "../harness/patched-copy.ts"
 import { points } from "./failpoints.ts"
 import { hunt, mutants } from "./mutants.ts"
 import { isLong } from "../../support/size.ts"
@@ -25,7 +25,7 @@ const count = (faults: Readonly<Record<string, number>>, kind: RegExp) =>
   Object.entries(faults).reduce((sum, [name, n]) => sum + (kind.test(name) ? n : 0), 0)
 
 it("the patches of named points and mutants fit the source", () => {
-  for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
+  for (const { patches } of mutants) assertFits([...patches, ...points])
 })
 
 suite("faults on Kafka", () => {

@@ -3,7 +3,7 @@
 // MILLRACE_FAULT_SEED repeats a run. `npm run fault -- pulsar` makes longer runs, and with `--mutants` hunts all mutants.
 import { assert, describe, it } from "vitest"
 import { owning } from "../../support/stack.ts"
-import { patchedCopy } from "../harness/patched-copy.ts"
+import { assertFits } from "../harness/patched-copy.ts"
 import { execute } from "./execute.ts"
 import { mutants } from "./mutants.ts"
 import { isLong } from "../../support/size.ts"
@@ -20,8 +20,8 @@ const lines: Array<string> = []
 const say = (line: string) => void lines.push(line)
 
 it("the patches of named points and mutants fit the source", () => {
-  for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
-  patchedCopy([...earlyBatches, ...points]).remove()
+  for (const { patches } of mutants) assertFits([...patches, ...points])
+  assertFits([...earlyBatches, ...points])
 })
 
 onNode("faults on Pulsar", () => {

@@ -7,13 +7,13 @@ import { points } from "../../fault/bridge/points.ts"
 import { execute } from "../../fault/bridge/run.ts"
 import type { Step } from "../../fault/bridge/plan.ts"
 import { services } from "../../fault/bridge/services.ts"
-import { patchedCopy } from "../../fault/harness/patched-copy.ts"
+import { assertFits } from "../../fault/harness/patched-copy.ts"
 import { randomOf, seed } from "../../support/random.ts"
 import { isLong } from "../../support/size.ts"
 import { owning } from "../../support/stack.ts"
 
 it("the patches of named points and mutants fit the source", () => {
-  for (const { patches } of mutants) patchedCopy([...patches, ...points]).remove()
+  for (const { patches } of mutants) assertFits([...patches, ...points])
 })
 
 const suite = await owning("kafka", "pulsar", "native")
