@@ -92,6 +92,7 @@ const withoutToken = (operation: "subscribe" | "seek", at: StartAt): Effect.Effe
 
 const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: SubscribeOptions) {
   yield* assertSettings(options)
+  const start = yield* withoutToken("subscribe", options.from ?? subscriptions.from)
   const settings: SubscriptionSettings = {
     ...subscriptions,
     deadLetterTopic: `${options.topic}.${options.name}.dlq`,
@@ -99,9 +100,8 @@ const subscribe = Effect.fnUntraced(function* (cluster: Cluster, options: Subscr
     ...options
   }
   const topics = yield* partitionsOf(cluster, "subscribe", options.topic)
-  const { from, name } = settings
-  yield* assertPositions("subscribe", options.topic, topics.length, from)
-  const start = yield* withoutToken("subscribe", from)
+  const { name } = settings
+  yield* assertPositions("subscribe", options.topic, topics.length, start)
   if (typeof start === "object")
     yield* Effect.tryPromise({
       try: () => createAt(adminOf(cluster), topics, name, start),
@@ -140,9 +140,9 @@ const seek = Effect.fnUntraced(function* (
   { name, topic }: Pick<SubscribeOptions, "topic" | "name">,
   to: StartAt
 ) {
-  const topics = yield* partitionsOf(cluster, "seek", topic)
-  yield* assertPositions("seek", topic, topics.length, to)
   const start = yield* withoutToken("seek", to)
+  const topics = yield* partitionsOf(cluster, "seek", topic)
+  yield* assertPositions("seek", topic, topics.length, start)
   const busy = yield* Effect.tryPromise({
     try: async () => {
       const admin = adminOf(cluster)
