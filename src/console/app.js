@@ -1,7 +1,8 @@
 // The console: its frame with the navigation, the credential of its user, and the page that the address names.
-import { setCredential, useCredential, useGet, useOnline } from "./lib/api.js"
+import { setCredential, useCredential, useGet } from "./lib/api.js"
 import { isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
+import { useHeartbeat, useOnline } from "./lib/online.js"
 import { linkTo, useRoute } from "./lib/router.js"
 import { ActionHost, Problem } from "./parts/common.js"
 
@@ -19,13 +20,14 @@ const pages = {
   send: page("Send", () => import("./pages/send.js")),
   topics: page("Topics", () => import("./pages/topics.js")),
   versions: page("Versions", () => import("./pages/versions.js")),
+  timers: page("Timers", () => import("./pages/timers.js")),
   "dead-letters": page("Dead letters", () => import("./pages/dead-letters.js"))
 }
 const groups = [
   ["", ["overview", "pipeline"]],
   ["Data", ["live", "windows", "events", "tables", "explain"]],
   ["Do", ["send", "aggregates"]],
-  ["System", ["topics", "versions", "dead-letters"]]
+  ["System", ["topics", "versions", "timers", "dead-letters"]]
 ]
 const home = "overview"
 
@@ -60,10 +62,22 @@ const Credential = ({ error, onClose }) => {
   </form>`
 }
 
+/** What a process that has not started yet waits for. */
+const Starting = () => {
+  const ready = useGet("/readyz", { every: 1_000, accept: [503] })
+  return html`<p class="note-box">
+    The process is starting${ready.data?.waiting_for ? `, and waits: ${ready.data.waiting_for}` : ""}. The page goes on
+    by itself.
+  </p>`
+}
+
 /** The page of the address, loaded when it is first opened. */
 const Page = ({ name, route }) => {
   const [loaded, setLoaded] = useState({ name: undefined })
+  const online = useOnline()
+  const isFailed = loaded.error !== undefined
   useEffect(() => {
+    if (loaded.name === name && !isFailed) return
     let isGone = false
     pages[name].load().then(
       (module) => !isGone && setLoaded({ name, view: module.default }),
@@ -71,11 +85,11 @@ const Page = ({ name, route }) => {
         !isGone &&
         setLoaded({
           name,
-          error: { message: "this page could not be loaded", advice: "reload the page when the server answers" }
+          error: { message: "this page could not be loaded", advice: "it is loaded once the server answers" }
         })
     )
     return () => (isGone = true)
-  }, [name])
+  }, [name, online])
   if (loaded.name !== name) return html`<p class="quiet" role="status">Loading…</p>`
   return loaded.error
     ? html`<${Problem} error=${loaded.error} />`
@@ -146,6 +160,27 @@ const Navigation = ({ canUseKey, name, onKey, route }) => {
   </nav>`
 }
 
+const loadAll = () => {
+  for (const { load } of Object.values(pages)) load().catch(() => undefined)
+}
+/** What the server says: whether it refuses the credential, and why, and whether it has started. */
+const useServer = () => {
+  const [every, setEvery] = useState(30_000)
+  const topics = useGet("/v1/topics", { every })
+  const isRefused = topics.error?.status === 401
+  useHeartbeat()
+  useEffect(() => setEvery(topics.error === undefined ? 30_000 : 3_000), [topics.error === undefined])
+  useEffect(() => {
+    // a process that asks for a credential took the place of one that did not
+    const ask = () => isRefused || topics.reload()
+    globalThis.addEventListener("unauthenticated", ask)
+    return () => globalThis.removeEventListener("unauthenticated", ask)
+  }, [isRefused])
+  // so that each page opens also while the server is away
+  useEffect(() => void setTimeout(loadAll, 3_000), [])
+  return { error: topics.error, isRefused, isStarting: topics.error?.code === "starting" }
+}
+
 const App = () => {
   const route = useRoute()
   const online = useOnline()
@@ -153,9 +188,7 @@ const App = () => {
   const [asks, setAsks] = useState(false)
   const main = useRef()
   const name = Object.hasOwn(pages, route.path[0]) ? route.path[0] : home
-  // whether the credential may do anything, and the name of the application
-  const topics = useGet("/v1/topics", { every: 30_000 })
-  const isRefused = topics.error?.status === 401
+  const { error, isRefused, isStarting } = useServer()
   const parts = [pages[name].title, ...(name === route.path[0] ? route.path.slice(1) : [])]
   useEffect(() => globalThis.scrollTo(0, 0), [parts.join("/")])
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}
@@ -165,11 +198,14 @@ const App = () => {
       <${Navigation} name=${name} route=${route} canUseKey=${!isRefused} onKey=${() => setAsks(true)} />
       <main id="main" tabindex="-1" ref=${main}>
         <${Announcement} main=${main} parts=${parts} />
-        ${!online && html`<div class="note-box" role="status">The server does not answer. What is shown is the last that it said; the page goes on when it is back.</div>`}
+        <div role="status" class="server">
+          ${!online && html`<p class="note-box">The server does not answer. What is shown is the last that it said; the page goes on by itself when it is back.</p>`}
+          ${online && isStarting && html`<${Starting} />`}
+        </div>
         ${
           isRefused || asks
             ? html`<${Credential}
-                error=${key === undefined ? undefined : topics.error}
+                error=${key === undefined ? undefined : error}
                 onClose=${isRefused ? undefined : () => setAsks(false)}
               />`
             : html`<${Page} key=${`${name} ${key ?? ""}`} name=${name} route=${route} />`

@@ -1,4 +1,5 @@
 // The routes for monitoring: `/healthz` (alive), `/readyz` (ready; the caller decides what that means), `/metrics` and `/status` (the whole system).
+import { randomUUID } from "node:crypto"
 import type { FastifyInstance } from "fastify"
 import { described, flag, object, text } from "./http/json-schema.ts"
 import type { Metrics } from "./http/metrics.ts"
@@ -48,11 +49,14 @@ export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, stat
       tags: ["health"],
       summary: "200 while the process is alive",
       security: [],
-      response: { 200: object({ status: { const: "ok" } }) }
+      response: {
+        200: object({ status: { const: "ok" }, instance: described(text, "another one for each start of the process") })
+      }
     },
     config: open
   }
-  app.get("/healthz", alive, async () => ({ status: "ok" }))
+  const instance = randomUUID()
+  app.get("/healthz", alive, async () => ({ status: "ok", instance }))
   app.get(
     "/readyz",
     {

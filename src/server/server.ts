@@ -227,6 +227,9 @@ const documented = async (app: FastifyInstance, name: string, isRequired: boolea
   })
 }
 
+/** Adds the console. While a process starts, it says what that waits for. */
+const openConsole = async (app: FastifyInstance) => (await import("./console/routes.ts")).consolePage(app)
+
 interface Built {
   readonly app: FastifyInstance
   readonly close: () => Promise<void>
@@ -281,7 +284,6 @@ const build = async (
   const metrics = metricsOf(context)
   // the schemas are documentation; the topics decide which events are valid
   app.setValidatorCompiler(() => () => true)
-  app.setSerializerCompiler(() => (value) => JSON.stringify(value))
   app.decorateRequest("share", null)
   app.decorateRequest("trace", null)
   // the schemas of responses are documentation: an answer is never cut down to them
@@ -349,8 +351,7 @@ const routesOf =
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
       const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map(), options.changes !== undefined)
-      const { consolePage } = await import("./console/routes.ts")
-      consolePage(app)
+      await openConsole(app)
       await documented(app, options.application.name, options.access?.isRequired === true, {
         paths: { ...paths, ...ofViews?.paths },
         components
@@ -449,7 +450,11 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, ServeError, 
     const hasStreams = options.roles?.includes("api") ?? true
     return yield* serving(options, limits, routesOf(options, limits, yield* Effect.context<Log>()), hasStreams)
   })
-/** Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes. Needs no log. */
+/**
+ * Serves `/healthz`, `/readyz` and `/metrics` only, until the scope closes; with `isStarting` the console, too, which goes on by itself once the
+ * process has started. Needs no log.
+ */
 export const serveHealth = (
   options: Omit<ServerOptions, "limits" | "logLevel">
-): Effect.Effect<Served, ServeError, Scope.Scope> => serving(options, defaultLimits, () => Promise.resolve(), false)
+): Effect.Effect<Served, ServeError, Scope.Scope> =>
+  serving(options, defaultLimits, options.isStarting === true ? openConsole : () => Promise.resolve(), false)

@@ -33,6 +33,14 @@ const gauges = {
     "Age of the oldest message for the target that it does not have; 0 if there is none"
   ),
   relayHalted: gauge("millrace_relay_halted_streams", "Streams of the relay that are halted until a person acts"),
+  projectionDelay: gauge(
+    "millrace_projection_delay_seconds",
+    "How long the newest record that the live build has processed waited, from its append to the commit of its rows"
+  ),
+  relayDelay: gauge(
+    "millrace_relay_delay_seconds",
+    "How long the newest messages that the target has waited, from the commit of the rows until the target had them"
+  ),
   relayParked: gauge(
     "millrace_relay_parked",
     "Messages that the target refused and that are neither retried nor discarded, by status"
@@ -86,6 +94,9 @@ const setAll = (
     set(gauges.relayOldest, seconds(oldest_ms === null ? null : oldest_ms + ageMs), { target })
     set(gauges.relayHalted, halted_streams, { target })
   }
+  for (const { projection, projection_ms, topic } of status.delays.projections)
+    set(gauges.projectionDelay, seconds(projection_ms), { projection, topic })
+  for (const { relay_ms, target } of status.delays.relays) set(gauges.relayDelay, seconds(relay_ms), { target })
   for (const { count, of, status: state } of parked) set(gauges.relayParked, count, { target: of, status: state })
   const { due, failing, waiting } = status.timers
   for (const [state, number] of Object.entries({ waiting, due, failing })) set(gauges.timers, number, { state })

@@ -20,6 +20,7 @@ import { readSubscriptions, type SubscriptionRow } from "../postgres/subscriptio
 import { relaySubject } from "../monitor/ongoing-failures.ts"
 import { withBuilds } from "./build-findings.ts"
 import { withCommands } from "./command-findings.ts"
+import { type Delays, readDelays } from "./delays.ts"
 import { withTimers } from "./timer-findings.ts"
 import { readPauses } from "../postgres/store/pauses.ts"
 import { readRebuild } from "../postgres/store/rebuild.ts"
@@ -66,6 +67,8 @@ export interface Status {
   readonly paused: ReadonlyArray<{ readonly projection: string; readonly paused_ms: number }>
   /** Each stream of each relay: how much waits, and why it is halted if it is. */
   readonly relays: ReadonlyArray<RelayRow>
+  /** How long the newest record of each projection waited for its rows, and the newest message of each relay for its target. */
+  readonly delays: Delays
   /** Open dead letters of live builds. */
   readonly dead_letters: number
   /** Those of builds that follow a live one, which has dead letters of its own for the same events. */
@@ -230,6 +233,19 @@ export const withoutOldHalts = (relay: RelayRow, processes: ReadonlyArray<Proces
   return running.length > 0 && running.every(fails) ? { ...relay, halted: null, halted_streams: 0 } : relay
 }
 
+/** What holds rebuilds back that a person limited or paused, by the build. */
+const readHeld = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"], builds: ReadonlyArray<BuildStatus>) {
+  const followers = builds.filter(({ role }) => role !== "live")
+  const held = new Map<string, string>()
+  for (const { build, name } of followers) {
+    const rebuild = yield* readRebuild(sql, { projection: name, version: build })
+    const waits = rebuild && (yield* readWaits({ sql, log }, rebuild))
+    const text = rebuild?.state === "paused" ? "is paused" : waits && `waits: ${waits}`
+    if (text !== undefined) held.set(`${name}_v${build}`, text)
+  }
+  return held
+})
+
 /**
  * Reads the status. Positions are read before the ends of the log and before the relays, so a lag of 0 means that nothing was behind. No clock of
  * this process counts. Fails if the database or the log does not answer.
@@ -255,14 +271,7 @@ export const readStatus = Effect.fnUntraced(function* ({
   const unpublished = yield* readUnpublished(sql, targets)
   const builds = yield* readBuildRoles(sql)
   const gates = yield* readOpenGates(sql)
-  const followers = builds.filter(({ role }) => role !== "live")
-  const held = new Map<string, string>()
-  for (const { build, name } of followers) {
-    const rebuild = yield* readRebuild(sql, { projection: name, version: build })
-    const waits = rebuild && (yield* readWaits({ sql, log }, rebuild))
-    const text = rebuild?.state === "paused" ? "is paused" : waits && `waits: ${waits}`
-    if (text !== undefined) held.set(`${name}_v${build}`, text)
-  }
+  const held = yield* readHeld(sql, log, builds)
   const pauses = yield* readPauses(sql)
   const judged: Findings = findingsOf({
     held,
@@ -278,6 +287,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     embeddedDir
   })
   const timers = yield* readTimers(sql)
+  const delays = yield* readDelays(sql, log)
   const found = withBuilds(judged, {
     builds: yield* readBuilds(sql),
     partitions: projections,
@@ -297,6 +307,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     builds,
     paused: pauses.map(({ pausedMs, projection }) => ({ projection, paused_ms: Math.round(pausedMs) })),
     relays,
+    delays,
     dead_letters: events,
     follower_dead_letters: followed,
     parked_messages: messages,

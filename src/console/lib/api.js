@@ -1,6 +1,7 @@
 // Requests to the public HTTP API, with the credential of the user.
 import { shellWord } from "./format.js"
-import { useEffect, useRef, useState } from "./html.js"
+import { useEffect, useState } from "./html.js"
+import { isOnline, setOnline } from "./online.js"
 
 const storage = "millrace.credential"
 
@@ -80,7 +81,7 @@ export const send = async (method, path, { accept = [], body, headers, signal } 
   try {
     response = await fetch(path, { ...init, signal: signal ?? AbortSignal.timeout(60_000) })
   } catch (error) {
-    if (signal?.aborted) throw error
+    if (signal?.aborted && signal.reason?.name !== "TimeoutError") throw error
     throw new ApiError({
       status: 0,
       code: "no_answer",
@@ -89,6 +90,8 @@ export const send = async (method, path, { accept = [], body, headers, signal } 
     })
   }
   const text = await response.text()
+  // the frame asks for a credential
+  if (response.status === 401) globalThis.dispatchEvent(new Event("unauthenticated"))
   if (!response.ok && !accept.includes(response.status)) throw errorOf(response.status, text)
   const isJson = response.headers.get("content-type")?.includes("json")
   return { status: response.status, headers: response.headers, body: isJson && text !== "" ? parseJson(text) : text }
@@ -107,68 +110,76 @@ export const useCredential = () => {
   return key
 }
 
-/** Whether anything answered lately; components learn of changes by `useOnline`. */
-let isOnline = true
-const setOnline = (next) => {
-  if (next === isOnline) return
-  isOnline = next
-  globalThis.dispatchEvent(new Event("server"))
+/** Whether an error may end by itself: the server is away, is starting, or is busy. */
+const isPassing = ({ status }) => status === 0 || status === 429 || status === 502 || status === 503 || status === 504
+/** How long a GET request may take, and when one is repeated that failed and may succeed later, in milliseconds. */
+const asks = { patience: 30_000, again: 2_000 }
+/**
+ * Asks for `path` until the returned function is called: every `every` milliseconds while the page is visible, or once, and again when the server is back
+ * or another process answers; at most until `until(data)` holds. `onData` and `onError` get what comes.
+ */
+const keepAsking = (path, { accept, every, onData, onError, until }) => {
+  const stop = new AbortController()
+  let timer
+  let isAsking = false
+  let hasData = false
+  let isDone = false
+  const again = (ms) => {
+    if (!stop.signal.aborted && ms !== undefined) timer = setTimeout(ask, ms)
+  }
+  const ask = async () => {
+    clearTimeout(timer)
+    if (document.hidden && hasData) return again(every)
+    isAsking = true
+    try {
+      const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(asks.patience)])
+      const data = await get(path, { accept, signal })
+      setOnline(true)
+      hasData = true
+      if (!stop.signal.aborted) onData(data)
+      isDone = Boolean(until?.(data))
+      if (!isDone) again(every)
+    } catch (error) {
+      if (stop.signal.aborted) return
+      setOnline(error.status !== 0)
+      onError(error)
+      // an answer that will not change is not asked for again, a server that is away is
+      again(every ?? (isPassing(error) ? asks.again : undefined))
+    } finally {
+      isAsking = false
+    }
+  }
+  const now = () => isOnline() && !isAsking && !isDone && ask()
+  ask()
+  for (const event of ["server", "instance"]) globalThis.addEventListener(event, now)
+  return () => {
+    stop.abort()
+    clearTimeout(timer)
+    for (const event of ["server", "instance"]) globalThis.removeEventListener(event, now)
+  }
 }
-/** Whether the server answers. */
-export const useOnline = () => {
-  const [online, set] = useState(isOnline)
-  useEffect(() => {
-    const update = () => set(isOnline)
-    globalThis.addEventListener("server", update)
-    return () => globalThis.removeEventListener("server", update)
-  }, [])
-  return online
-}
-
 /**
  * What a GET request answers: `{ data, error, isLoading, reload }`. With `every` (milliseconds) it is asked again and again, one request at a time, while
- * the page is visible, and until `until(data)` holds; `data` stays the last answer while there is an `error`. A path that is undefined asks nothing.
+ * the page is visible, and until `until(data)` holds; `data` stays the last answer while there is an `error`. Without, it is asked again once the server is
+ * back or another process answers. A path that is undefined asks nothing.
  */
 export const useGet = (path, { accept, every, until } = {}) => {
   const [state, setState] = useState({ path, data: undefined, error: undefined, isLoading: path !== undefined })
   const [round, setRound] = useState(0)
-  const latest = useRef()
   const key = useCredential()
   useEffect(() => {
     if (path === undefined) return setState({ path, data: undefined, error: undefined, isLoading: false })
-    const stop = new AbortController()
-    let timer
     setState((old) =>
       old.path === path ? { ...old, isLoading: true } : { path, data: undefined, error: undefined, isLoading: true }
     )
-    const ask = async () => {
-      if (document.hidden && latest.current === path) return again()
-      try {
-        const data = await get(path, { accept, signal: AbortSignal.any([stop.signal, AbortSignal.timeout(30_000)]) })
-        setOnline(true)
-        latest.current = path
-        if (!stop.signal.aborted) setState({ path, data, error: undefined, isLoading: false })
-        if (until?.(data)) return
-      } catch (error) {
-        if (stop.signal.aborted) return
-        if (error.status === 0) setOnline(false)
-        else if (error.status !== undefined) setOnline(true)
+    return keepAsking(path, {
+      accept,
+      every,
+      until,
+      onData: (data) => setState({ path, data, error: undefined, isLoading: false }),
+      onError: (error) =>
         setState((old) => ({ path, data: old.path === path ? old.data : undefined, error, isLoading: false }))
-        // an answer that will not change is not asked for again, a server that is away is
-        if (every === undefined && error.status !== 0 && error.status !== 503) return
-      }
-      again()
-    }
-    const again = () => {
-      if (stop.signal.aborted) return
-      if (every === undefined && isOnline) return
-      timer = setTimeout(ask, every ?? 2_000)
-    }
-    ask()
-    return () => {
-      stop.abort()
-      clearTimeout(timer)
-    }
+    })
   }, [path, every, round, key])
   const current = state.path === path ? state : { data: undefined, error: undefined, isLoading: path !== undefined }
   return { ...current, reload: () => setRound((n) => n + 1) }

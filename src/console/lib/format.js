@@ -13,7 +13,7 @@ export const number = (value) =>
         : fine.format(value)
 /** `1 record`, `2 records`. */
 export const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`
-/** A duration in milliseconds: `12 ms`, `3.4 s`, `5 min`, `2 h 5 min`, `3 d`. */
+/** A duration in milliseconds: `12 ms`, `3.4 s`, `5 min`, `2 h 5 min`, `3 d`, `13 years`. */
 export const duration = (ms) => {
   if (ms === undefined || ms === null) return "–"
   if (ms < 1_000) return `${Math.round(ms)} ms`
@@ -22,7 +22,9 @@ export const duration = (ms) => {
   const minutes = Math.floor(seconds / 60)
   if (minutes < 60) return `${minutes} min`
   const hours = Math.floor(minutes / 60)
-  return hours < 48 ? `${hours} h${minutes % 60 === 0 ? "" : ` ${minutes % 60} min`}` : `${Math.floor(hours / 24)} d`
+  if (hours < 48) return `${hours} h${minutes % 60 === 0 ? "" : ` ${minutes % 60} min`}`
+  const days = Math.floor(hours / 24)
+  return days < 730 ? `${days} d` : `${Math.floor(days / 365.25)} years`
 }
 /** Bytes: `12 B`, `3.4 KiB`. */
 export const bytes = (size) => {

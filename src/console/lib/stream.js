@@ -35,16 +35,21 @@ const sleep = (ms, signal) =>
 
 /**
  * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array a frame;
+ * With `newest`, `onEvents` gets only so many of the last ones, and the others are not parsed.
  * `onState` gets `{ state: "connecting" | "open" | "waiting" | "refused", error }`. A lost connection is opened again after its last id.
  */
-export const follow = (path, { onEvents, onState }) => {
+export const follow = (path, { newest, onEvents, onState }) => {
   const stop = new AbortController()
   const { signal } = stop
   let pending = []
   let frame
   const flush = () => {
     frame = undefined
-    const events = pending
+    const events = (newest === undefined ? pending : pending.slice(-newest)).map(({ data, event, id }) => ({
+      id,
+      event,
+      data: parseJson(data)
+    }))
     pending = []
     if (!signal.aborted && events.length > 0) onEvents(events)
   }
@@ -72,7 +77,8 @@ export const follow = (path, { onEvents, onState }) => {
           for await (const { data, event, id } of eventsOf(response.body)) {
             if (id !== undefined) last = id
             if (data === "") continue
-            pending.push({ id, event, data: parseJson(data) })
+            pending.push({ id, event, data })
+            if (newest !== undefined && pending.length > 2 * newest) pending = pending.slice(-newest)
             frame ??= setTimeout(flush, 100)
           }
         }

@@ -1,190 +1,351 @@
-// The overview: what comes in and goes out, where it waits, what is wrong, and the command that fixes it.
+// The overview: what the application is, what comes in and goes out, how long it takes, what is wrong, and the command that fixes it.
 import { useGet } from "../lib/api.js"
 import { counted, duration, number } from "../lib/format.js"
-import { html } from "../lib/html.js"
-import { lastOf, useRates } from "../lib/rates.js"
+import { html, useMemo } from "../lib/html.js"
+import { useRates } from "../lib/rates.js"
 import { linkTo } from "../lib/router.js"
+import { listed, sentenceOf } from "../lib/sentence.js"
 import { Chart } from "../parts/chart.js"
-import { Command, Empty, Figure, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Figure, Loaded, Problem, Table, Tag } from "../parts/common.js"
+import { Findings } from "../parts/findings.js"
+import { Newest } from "../parts/newest.js"
 
 const sum = (values) => values.reduce((total, value) => total + value, 0)
-const oldest = (ages) =>
-  ages.reduce((found, age) => (age === null || age === undefined ? found : Math.max(found ?? 0, age)), undefined)
-const ends = ({ partitions }) => sum(partitions.map(({ end }) => end))
+/** The greatest of some ages; undefined if there is none. */
+const oldest = (ages) => {
+  const known = ages.filter((age) => age !== null && age !== undefined)
+  return known.length === 0 ? undefined : Math.max(...known)
+}
+const recordsOf = ({ partitions }) => sum(partitions.map(({ end, start }) => end - start))
+const endsOf = (topics) => sum(topics.flatMap(({ partitions }) => partitions.map(({ end }) => end)))
+const isLive = ({ mode, removed }) => mode !== "follower" && !removed
 
-/** The counters whose rates are shown, from the status and the topics. */
-const countersOf = (status, topics) =>
-  status === undefined || topics === undefined
-    ? undefined
-    : {
-        in: sum(topics.filter(({ written_by: by }) => by.length === 0 || by.includes("commands")).map(ends)),
-        processed: sum(status.projections.filter(({ mode }) => mode === "live").map(({ position }) => position)),
-        out: sum(topics.filter(({ written_by: by }) => by.length > 0 && !by.includes("commands")).map(ends))
-      }
+/** The topics by who writes them: clients and commands, or projections. Positions of the latter count also what only announces a time. */
+const byWriter = (topics, application) => {
+  const kinds = new Map(application.topics.map((topic) => [topic.name, topic]))
+  const of = ({ name }) => kinds.get(name)
+  return {
+    input: topics.filter((one) => ["events", "aggregate"].includes(of(one)?.kind)),
+    output: topics.filter((one) => of(one)?.kind === "derived" && !of(one).dead_letters)
+  }
+}
 
-/** A command in the text of an advice, if it has one. */
-const commandIn = (advice) => /(?:npx )?(millrace [a-z][^;,]*)/.exec(advice ?? "")?.[1]
+const Problems = ({ notices, problems }) =>
+  html` ${
+    problems.length > 0 &&
+    html`<section class="card" aria-label="Problems">
+      <h2>${problems.length === 1 ? "A problem" : `${number(problems.length)} problems`}</h2>
+      <${Findings} findings=${problems} kind="problem" />
+    </section>`
+  }
+  ${
+    notices.length > 0 &&
+    html`<details class="card">
+      <summary>
+        ${counted(notices.length, "thing")} to know, which ${notices.length === 1 ? "is" : "are"} no problem
+      </summary>
+      <${Findings} findings=${notices} kind="note-box" />
+    </details>`
+  }`
 
-const Problems = ({ problems }) =>
-  html`<section class="card">
-    <h2>${problems.length === 1 ? "A problem" : `${number(problems.length)} problems`}</h2>
-    ${problems.slice(0, 20).map(({ message, try: advice, what }) => {
-      const command = commandIn(advice)
-      return html`<div class="problem">
-        <p><strong>${what}</strong>: ${message}</p>
-        ${advice && html`<p>What to do: ${advice}</p>`} ${command && html`<${Command} text=${`npx ${command}`} />`}
-      </div>`
-    })}
-  </section>`
-
-/** The projections, with what each has still to do: the records that wait, and the age of the oldest. */
-const byProjection = (rows) => {
+/** The projections, with what each has still to do, and how long its newest record waited. */
+const byProjection = ({ delays, paused, projections }) => {
   const found = new Map()
-  for (const row of rows.filter(({ mode, removed }) => mode === "live" && !removed)) {
+  for (const row of projections.filter(isLive)) {
     const one = found.get(row.name) ?? { name: row.name, version: row.version, lag: 0, ages: [], halted: 0, waiting: 0 }
     one.lag += row.lag ?? 0
     one.ages.push(row.oldest_ms)
     one.halted += row.halted === null ? 0 : 1
     one.waiting += row.waiting === null ? 0 : 1
+    one.isPaused = paused.some(({ projection }) => projection === row.name)
     found.set(row.name, one)
+  }
+  for (const one of found.values()) {
+    one.oldest = oldest(one.ages)
+    one.delay = oldest(delays.projections.flatMap((own) => (own.projection === one.name ? [own.projection_ms] : [])))
   }
   return [...found.values()]
 }
+const State = ({ of: { halted, isPaused, waiting } }) =>
+  halted > 0
+    ? html`<${Tag} kind="bad">${counted(halted, "partition")} halted<//>`
+    : isPaused
+      ? html`<${Tag} kind="warn">paused<//>`
+      : waiting > 0
+        ? html`<${Tag} kind="warn">${counted(waiting, "partition")} tried again<//>`
+        : html`<${Tag} kind="good">running<//>`
 const columns = [
   {
     name: "name",
     label: "projection",
     cell: ({ name, version }) =>
-      html`<a href=${linkTo(["versions", name])}>${name}</a> <span class="quiet">version ${version}</span>`
+      html`<a href=${linkTo(["versions", name])}>${name}</a> <span class="quiet">build ${version}</span>`
   },
-  { name: "lag", label: "records waiting", numeric: true, cell: ({ lag }) => number(lag) },
-  { name: "oldest", label: "oldest waits", numeric: true, cell: ({ ages }) => duration(oldest(ages)) },
-  {
-    name: "state",
-    cell: ({ halted, waiting }) =>
-      halted > 0
-        ? html`<${Tag} kind="bad">${counted(halted, "partition")} halted<//>`
-        : waiting > 0
-          ? html`<${Tag} kind="warn">${counted(waiting, "partition")} waiting<//>`
-          : html`<${Tag} kind="good">running<//>`
-  }
+  { name: "lag", label: "waiting", numeric: true, cell: ({ lag }) => number(lag) },
+  { name: "oldest", label: "the oldest for", numeric: true, cell: ({ oldest: age }) => duration(age) },
+  { name: "delay", label: "newest took", numeric: true, cell: ({ delay }) => duration(delay) },
+  { name: "state", cell: (one) => html`<${State} of=${one} />` }
 ]
 
-const Alerts = () => {
-  const page = useGet("/v1/views/alerts?order=occurred_at.desc&limit=8", { every: 2_000 })
-  if (page.error?.status === 404) return null
+const day = 86_400_000
+/** How long an event needs, by its parts: what waits now, or else what was processed last. */
+const partsOf = (status, input) => {
+  const names = new Set(input.map(({ name }) => name))
+  const { projections: done, relays: published } = status.delays
+  const newest = done.filter(({ source_ms: ms, topic }) => ms !== null && names.has(topic))
+  const source = newest.toSorted((a, b) => a.ago_ms - b.ago_ms)[0]
+  const live = status.projections.filter(isLive)
+  const waits = {
+    projection: oldest(live.map(({ oldest_ms: ms }) => ms)),
+    relay: oldest(status.relays.map(({ oldest_ms: ms }) => ms))
+  }
+  const slowest = done.toSorted((a, b) => b.projection_ms - a.projection_ms)[0]
+  return {
+    source: source?.source_ms,
+    projection: waits.projection ?? slowest?.projection_ms,
+    slowest: slowest?.projection,
+    relay: waits.relay ?? oldest(published.map(({ relay_ms: ms }) => ms)),
+    waits,
+    waiting: { records: sum(live.map(({ lag }) => lag ?? 0)), messages: sum(status.relays.map(({ lag }) => lag ?? 0)) }
+  }
+}
+const Step = ({ href, label, note, value, wide }) =>
+  html`<li class=${wide ? "total" : ""}>
+    <span class="label">${href ? html`<a href=${href}>${label}</a>` : label}</span>
+    <span class="value">${value}</span>
+    <span class="note">${note}</span>
+  </li>`
+/** What waits, or that nothing does. */
+const waitingNote = (count, noun, age) =>
+  count === 0
+    ? "nothing waits"
+    : `${counted(count, noun)} ${count === 1 ? "waits" : "wait"}${age === undefined ? "" : `, the oldest for ${duration(age)}`}`
+const Delay = ({ hasRelays, parts }) => {
+  const { projection, relay, slowest, source, waiting, waits } = parts
+  const isReplay = source !== undefined && source > day
+  const known = [isReplay ? undefined : source, projection, hasRelays ? relay : undefined].filter(
+    (ms) => ms !== undefined
+  )
   return html`<section class="card">
-    <div class="row spread">
-      <h2>Newest alerts</h2>
-      <a href=${linkTo("live", { topic: "alerts.v1" })}>As they are made</a>
-    </div>
-    <${Loaded} of=${page}>
-      ${({ rows }) =>
-        rows.length === 0
-          ? html`<${Empty} title="No alert yet"
-              ><p>An alert appears when an event's score is above its threshold.</p><//
-            >`
-          : html`<${Table}
-              caption="Newest alerts"
-              rows=${rows}
-              keyOf=${({ alert_id: id }) => id}
-              columns=${[
-                { name: "entity_id", label: "entity" },
-                { name: "score", numeric: true, cell: ({ score }) => number(score) },
-                { name: "threshold", numeric: true, cell: ({ threshold }) => number(threshold) },
-                { name: "segment" },
-                { name: "occurred_at", label: "happened", cell: ({ occurred_at: at }) => html`<${Time} at=${at} />` }
-              ]}
-            />`}
-    <//>
+    <h2>From an event to its reader</h2>
+    <ol class="steps">
+      <${Step}
+        label="Source"
+        href=${linkTo("topics")}
+        value=${source === undefined ? "–" : isReplay ? "a replay" : duration(source)}
+        note=${isReplay ? `of events that are ${duration(source)} old` : "from when it happened until the log has it"}
+      />
+      <${Step}
+        label="Projection"
+        href=${linkTo("pipeline")}
+        value=${duration(projection)}
+        note=${`${waits.projection === undefined && slowest ? `until the row of ${slowest} is there` : "until its rows are there"}; ${waitingNote(waiting.records, "record", waits.projection)}`}
+      />
+      ${
+        hasRelays &&
+        html`<${Step}
+          label="Relay"
+          href=${linkTo("pipeline")}
+          value=${duration(relay)}
+          note=${`from the row until the message is published; ${waitingNote(waiting.messages, "message", waits.relay)}`}
+        />`
+      }
+      <${Step}
+        label="Together"
+        value=${known.length === 0 ? "–" : duration(sum(known))}
+        note=${isReplay ? "without the age of the events" : "end to end"}
+        wide
+      />
+    </ol>
   </section>`
 }
 
-/** For how long the oldest of what waits does so. */
-const ageNote = (rows) => {
-  const age = oldest(rows.map((one) => one.oldest_ms))
-  return age === undefined ? "nothing waits" : `the oldest for ${duration(age)}`
-}
-const Figures = ({ found, live, rates }) => {
-  const { dead_letters: ofProjections, parked_messages: ofRelays, relays, timers } = found
-  const waiting = sum(live.map(({ lag }) => lag ?? 0))
-  const toPublish = sum(relays.map(({ lag }) => lag ?? 0))
+const failuresOf = ({ processes }) => processes.filter(({ running }) => running).flatMap(({ failing }) => failing)
+const Figures = ({ found, rates }) => {
+  const { dead_letters: ofProjections, parked_messages: ofRelays, subscriptions, timers } = found
+  const failing = failuresOf(found).length
+  const letters = ofProjections + ofRelays
+  const undelivered = sum(subscriptions.map((one) => one.undelivered))
   return html`<div class="figures">
-    <${Figure} label="Events in" value=${lastOf(rates.series.in)} unit="a second" href=${linkTo("topics")} />
-    <${Figure} label="Processed" value=${lastOf(rates.series.processed)} unit="a second" href=${linkTo("pipeline")} />
-    <${Figure} label="Published" value=${lastOf(rates.series.out)} unit="a second" href=${linkTo("pipeline")} />
     <${Figure}
-      label="Not processed yet"
-      value=${waiting}
-      unit=${waiting === 1 ? "record" : "records"}
-      note=${ageNote(live)}
-      kind=${waiting > 10_000 ? "warn" : ""}
+      label="Events in"
+      value=${rates.last.in}
+      unit="a second"
+      href=${linkTo("topics")}
+      note="from clients and commands"
     />
     <${Figure}
-      label="Not published yet"
-      value=${toPublish}
-      unit=${toPublish === 1 ? "message" : "messages"}
-      note=${ageNote(relays)}
+      label="Processed"
+      value=${rates.last.processed}
+      unit="a second"
+      href=${linkTo("pipeline")}
+      note="by all projections"
+    />
+    <${Figure}
+      label="Out"
+      value=${rates.last.out}
+      unit="a second"
+      href=${linkTo("pipeline")}
+      note="published to topics"
+    />
+    <${Figure}
+      label="Errors"
+      value=${failing}
+      note=${failing === 0 ? "nothing is tried again" : `${failuresOf(found)[0].what} fails`}
+      kind=${failing > 0 ? "bad" : ""}
     />
     <${Figure}
       label="Dead letters"
-      value=${ofProjections + ofRelays}
+      value=${letters}
       href=${linkTo("dead-letters")}
-      kind=${ofProjections + ofRelays > 0 ? "warn" : ""}
-      note="open"
+      kind=${letters > 0 ? "warn" : ""}
+      note=${letters === 0 ? "none is open" : "wait for a decision"}
     />
-    ${timers && html`<${Figure} label="Timers" value=${timers.waiting + timers.due} note=${`${number(timers.due)} due, ${number(timers.failing)} failing`} kind=${timers.failing > 0 ? "warn" : ""} />`}
+    ${
+      timers.waiting + timers.due > 0 &&
+      html`<${Figure}
+        label="Timers"
+        value=${timers.waiting + timers.due}
+        href=${linkTo("timers")}
+        note=${`${number(timers.due)} due, ${number(timers.failing)} failing`}
+        kind=${timers.failing > 0 ? "warn" : ""}
+      />`
+    }
+    ${
+      subscriptions.length > 0 &&
+      html`<${Figure}
+        label="Not delivered"
+        value=${undelivered}
+        href=${linkTo("pipeline")}
+        note=${`to ${counted(subscriptions.length, "subscription")}`}
+      />`
+    }
   </div>`
 }
-const Rates = ({ rates }) =>
+const Rates = ({ rates: { last, series, times } }) =>
   html`<section class="card">
     <h2>Events a second</h2>
+    ${times.length === 0 && html`<p class="quiet">The first point is there in some seconds.</p>`}
     <${Chart}
-      times=${rates.times}
+      times=${times}
       series=${[
-        { label: "in", values: rates.series.in ?? [] },
-        { label: "processed", values: rates.series.processed ?? [] },
-        { label: "published", values: rates.series.out ?? [] }
+        { label: "in", values: series.in ?? [] },
+        { label: "processed", values: series.processed ?? [] },
+        { label: "out", values: series.out ?? [] }
       ]}
-      summary=${`In the last four minutes; now ${number(lastOf(rates.series.in))} in, ${number(lastOf(rates.series.processed))} processed and ${number(lastOf(rates.series.out))} published a second`}
+      summary=${`Events a second in the last four minutes; now ${number(last.in)} in, ${number(last.processed)} processed and ${number(last.out)} out`}
     />
   </section>`
 
-export default () => {
-  const status = useGet("/v1/operations/status", { every: 2_000, accept: [503] })
-  const topicList = useGet("/v1/operations/topics", { every: 2_000 })
-  const rates = useRates(status.data, countersOf(status.data, topicList.data?.topics))
-  const hasAlerts = topicList.data?.topics.some(({ name }) => name === "alerts.v1")
-  return html`<header class="head"><h1>Overview</h1></header>
-    <${Loaded} of=${status}>
-      ${(found) => {
-        const live = found.projections.filter(({ mode, removed }) => mode === "live" && !removed)
-        const problems = found.problems ?? []
-        return html`<p class="lead">
-            ${
-              found.healthy
-                ? html`<${Tag} kind="good">healthy<//> Events come in, projections turn them into tables and messages,
-                    and relays publish these.`
-                : html`<${Tag} kind="bad">unhealthy<//> ${counted(problems.length, "problem")} below, each with what to
-                    do.`
-            }
-          </p>
-          ${problems.length > 0 && html`<${Problems} problems=${problems} />`}
-          <${Figures} found=${found} live=${live} rates=${rates} />
-          <${Rates} rates=${rates} />
-          <div class="columns">
-            <section class="card">
-              <h2>Projections</h2>
-              <${Table}
-                caption="Projections"
-                columns=${columns}
-                rows=${byProjection(found.projections)}
-                keyOf=${({ name }) => name}
-              />
-            </section>
-            ${hasAlerts && html`<${Alerts} />`}
-          </div>
-          <${Command} text="npx millrace status --watch" />`
+/** What there is to do while nothing has come in. */
+const Nothing = ({ application }) => {
+  const source = application.topics.find(({ kind }) => kind === "events")
+  const aggregate = application.aggregates[0]
+  return html`<${Empty} title="Nothing has come in yet">
+    ${
+      source &&
+      html`<p><a href=${linkTo("send", { type: source.types[0] })}>Send an event</a> by a form, or a file of events:</p>
+        <${Command} text="npx millrace ingest events.ndjson" />`
+    }
+    ${aggregate && html`<p><a href=${linkTo(["aggregates", aggregate.name])}>Send a command</a> to ${aggregate.name}.</p>`}
+    ${!source && !aggregate && html`<p>Declare a projection or an aggregate in <code>millrace.config.ts</code>.</p>`}
+  <//>`
+}
+
+/** The topic whose records are shown: alerts, or what is published, or what comes in; and the table that has the same, which has its name without the version. */
+const shownOf = ({ input, output }, views) => {
+  const topic =
+    output.find(({ name }) => name === "alerts.v1") ?? output[0] ?? input.find((one) => recordsOf(one) > 0) ?? input[0]
+  const view = views.find(({ kind, name }) => kind === "table" && name === topic?.name.replace(/\.v\d+$/, ""))
+  return topic && { name: topic.name, view }
+}
+
+const Whole = ({ application, found, topics, views }) => {
+  const { input, output } = byWriter(topics, application)
+  const status = useMemo(
+    () => ({
+      at: Date.now() - (found.read_ms_ago ?? 0),
+      counters: {
+        processed: sum(found.projections.filter(isLive).map(({ position }) => position)),
+        out: sum(found.projections.filter(isLive).map(({ published }) => published))
+      }
+    }),
+    [found]
+  )
+  const log = useMemo(() => ({ at: Date.now(), counters: { in: endsOf(input) } }), [topics])
+  const rates = useRates([log, status])
+  const parts = partsOf(found, input)
+  const records = sum(input.map(recordsOf))
+  const { notices, problems } = found
+  const newest = shownOf({ input, output }, views)
+  return html`<p class="sentence">
+      ${sentenceOf(application, { rate: rates.last.in, records, delay: parts.projection })}${" "}
+      ${
+        found.healthy
+          ? html`<${Tag} kind="good">healthy<//>`
+          : html`<${Tag} kind="bad">unhealthy: ${counted(problems.length, "problem")}<//>`
+      }
+    </p>
+    <${Problems} problems=${problems} notices=${notices} />
+    <${Figures} found=${found} rates=${rates} />
+    ${records === 0 && html`<${Nothing} application=${application} />`}
+    <${Delay} parts=${parts} hasRelays=${application.topics.some(({ relays }) => relays.length > 0)} />
+    <div class="columns">
+      <${Rates} rates=${rates} />
+      ${newest && html`<${Newest} key=${newest.name} ...${newest} />`}
+    </div>
+    ${
+      found.projections.some(isLive) &&
+      html`<section class="card">
+        <h2>Projections</h2>
+        <${Table} caption="Projections" columns=${columns} rows=${byProjection(found)} keyOf=${({ name }) => name} />
+      </section>`
+    }
+    <${Command} text="npx millrace status --watch" />`
+}
+
+/** What a credential sees that may read data, but not the system. */
+const Restricted = ({ error }) => {
+  const topics = useGet("/v1/topics")
+  const views = useGet("/v1/views")
+  return html`<${Loaded} of=${topics}>
+      ${({ topics: all }) => {
+        const types = all.filter(({ written_by: by }) => by.length === 0).flatMap(({ types: own }) => own ?? [])
+        const names = views.data?.views.map(({ name }) => name) ?? []
+        return html`<p class="sentence">
+          This application
+          ${types.length > 0 ? `takes ${listed(types)} events` : "has no topics that take events"}${names.length > 0 ? `, and your credential reads ${listed(names)}` : ""}.
+        </p>`
       }}
-    <//>`
+    <//>
+    <ul class="plain">
+      ${(views.data?.views ?? []).map(({ name }) => html`<li key=${name}><a href=${linkTo(["tables", name])}>${name}</a></li>`)}
+    </ul>
+    <section class="card">
+      <h2>The system</h2>
+      <${Problem} error=${error} />
+      <p>Rates, delays and problems need a key of the whole system with the scope <code>operate</code>:</p>
+      <${Command} text="npx millrace keys create NAME --scopes read,operate" />
+    </section>`
+}
+
+export default () => {
+  const status = useGet("/v1/operations/status", { every: 2_000 })
+  const application = useGet("/v1/operations/application")
+  const topicList = useGet("/v1/operations/topics", { every: 2_000 })
+  const views = useGet("/v1/views")
+  const parts = [application, topicList, views, status]
+  const all = {
+    data: parts.every(({ data }) => data !== undefined) ? status.data : undefined,
+    error: parts.find(({ error }) => error !== undefined)?.error,
+    isLoading: parts.some(({ isLoading }) => isLoading)
+  }
+  return html`<header class="head"><h1>Overview</h1></header>
+    ${
+      status.error?.status === 403
+        ? html`<${Restricted} error=${status.error} />`
+        : html`<${Loaded} of=${all}>
+            ${(found) => html`<${Whole} application=${application.data} found=${found} topics=${topicList.data.topics} views=${views.data.views} />`}
+          <//>`
+    }`
 }

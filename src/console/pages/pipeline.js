@@ -1,136 +1,276 @@
-// The pipeline as a graph: topics, projections, their tables and derived topics, and what carries these on, with what waits at each edge.
+// The pipeline as a graph: topics, projections, what they write and what carries it on, with rates and what waits; and the same as a list.
 import { useGet } from "../lib/api.js"
-import { counted, number } from "../lib/format.js"
-import { html } from "../lib/html.js"
-import { linkTo } from "../lib/router.js"
-import { Command, Empty, Loaded } from "../parts/common.js"
+import { counted, visible } from "../lib/format.js"
+import { placed, related } from "../lib/graph.js"
+import { html, useMemo, useState } from "../lib/html.js"
+import { countersOf, partsOf } from "../lib/pipeline.js"
+import { useRates } from "../lib/rates.js"
+import { go, linkTo } from "../lib/router.js"
+import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
+import { Findings } from "../parts/findings.js"
 
-const box = { width: 184, height: 46, gap: 14, between: 64 }
+const box = { width: 172, height: 46, gap: 16, between: 100 }
+const clipped = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+const at = ({ column, row }) => ({
+  x: column * (box.width + box.between) + 1,
+  y: row * (box.height + box.gap) + 1
+})
 
-/** The nodes and edges of the graph. A node's column is one more than those of what it reads. */
-const graphOf = (status, topics, views) => {
-  const nodes = new Map()
-  const edges = []
-  const node = (id, label, href, more = {}) =>
-    nodes.set(id, { id, label, href, column: 0, note: "", state: "", ...more })
-  const known = topics.filter(({ name }) => !name.startsWith("millrace-") && !name.endsWith(".dlq"))
-  for (const { name, partitions } of known)
-    node(`topic ${name}`, name, linkTo(["topics", name]), {
-      kind: "topic",
-      note: `${number(partitions.reduce((sum, { end }) => sum + end, 0))} records`
-    })
-  const live = status.projections.filter(({ mode, removed }) => mode === "live" && !removed)
-  for (const name of new Set(live.map((row) => row.name))) {
-    const rows = live.filter((row) => row.name === name)
-    const halted = rows.filter((row) => row.halted !== null).length
-    node(`projection ${name}`, name, linkTo(["versions", name]), {
-      kind: "projection",
-      state: halted > 0 ? "bad" : rows.some((row) => row.waiting !== null) ? "warn" : "",
-      note: halted > 0 ? `${counted(halted, "partition")} halted` : "projection"
-    })
-    for (const topic of new Set(rows.map((row) => row.topic))) {
-      const lag = rows.filter((row) => row.topic === topic).reduce((sum, row) => sum + (row.lag ?? 0), 0)
-      edges.push({
-        from: `topic ${topic}`,
-        to: `projection ${name}`,
-        label: lag === 0 ? "" : number(lag),
-        state: halted > 0 ? "bad" : ""
-      })
+/** The line of an edge. One that closes a circle goes back below the boxes. */
+const pathOf = (from, to, isBack) => {
+  const [a, b] = [at(from), at(to)]
+  const [x1, y1, x2, y2] = [a.x + box.width, a.y + box.height / 2, b.x, b.y + box.height / 2]
+  if (!isBack && x2 > x1) {
+    const bend = Math.min(90, Math.max(30, (x2 - x1) / 2))
+    return `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`
+  }
+  const low = Math.max(a.y, b.y) + box.height + box.gap / 2
+  return `M${x1} ${y1} C${x1 + 40} ${y1} ${x1 + 40} ${low} ${x1 - 20} ${low} L${x2 + 20} ${low} C${x2 - 40} ${low} ${x2 - 40} ${y2} ${x2} ${y2}`
+}
+
+const Line = ({ edge: { from, isBack, kind, label, state, to }, isActive, nodes }) => {
+  const [a, b] = [nodes.get(from), nodes.get(to)]
+  const end = at(b)
+  return html`<g class=${`edge ${kind.replaceAll(" ", "-")} ${state ?? ""} ${isActive ? "active" : ""}`}>
+    <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)"><title>${a.label} ${kind} ${b.label}</title></path>
+    ${
+      label &&
+      html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 - 7} text-anchor="end"
+        >${clipped(label, 20)}</text
+      >`
     }
-  }
-  for (const { kind, name, written_by: by } of views) {
-    if (by.length === 0) continue
-    node(`table ${name}`, name, linkTo(["tables", name]), { kind: "table", note: kind })
-    for (const one of by) edges.push({ from: `projection ${one}`, to: `table ${name}`, label: "", state: "" })
-  }
-  for (const { name, written_by: by } of known)
-    for (const one of by.filter((writer) => nodes.has(`projection ${writer}`)))
-      edges.push({ from: `projection ${one}`, to: `topic ${name}`, label: "", state: "" })
-  for (const { halted, lag, target } of status.relays) {
-    node(`relay ${target}`, `relay to ${target}`, linkTo("topics"), {
-      kind: "relay",
-      state: halted !== null ? "bad" : "",
-      note: halted !== null ? "halted" : lag === 0 ? "nothing waits" : `${counted(lag, "message")} waiting`
-    })
-    for (const { to } of edges.filter((edge) => edge.to.startsWith("topic ")))
-      edges.push({ from: to, to: `relay ${target}`, label: "", state: "" })
-  }
-  return placed(
-    nodes,
-    edges.filter(({ from, to }) => nodes.has(from) && nodes.has(to))
+  </g>`
+}
+const Box = ({ node, onActive }) => {
+  const { href, id, isFollower, kind, label, note, reason, state } = node
+  const { x, y } = at(node)
+  const set = () => onActive(id)
+  const unset = () => onActive(undefined)
+  return html`<a
+    class=${`box ${state} ${isFollower ? "follower" : ""} ${kind.replaceAll(/[ ,]+/g, "-")}`}
+    href=${href}
+    aria-label=${`${kind} ${label}${note === kind ? "" : `: ${note}`}${reason ? `, ${reason}` : ""}`}
+    onFocus=${set}
+    onBlur=${unset}
+    onMouseEnter=${set}
+    onMouseLeave=${unset}
+  >
+    <title>${`${label}\n${kind}: ${note}${reason ? `\n${reason}` : ""}`}</title>
+    <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
+    <text x=${x + 12} y=${y + 19}>${clipped(label)}</text>
+    <text class="quiet" x=${x + 12} y=${y + 36}>${clipped(note, 25)}</text>
+  </a>`
+}
+const Graph = ({ edges, nodes }) => {
+  const [active, setActive] = useState()
+  // the places change with the parts, not with their numbers
+  const shape = JSON.stringify([nodes.map(({ id }) => id), edges.map(({ from, kind, to }) => [from, to, kind])])
+  const layout = useMemo(() => placed(nodes, edges), [shape])
+  const state = new Map(nodes.map((one) => [one.id, one]))
+  const shown = layout.nodes.map((one) => Object.assign({}, one, state.get(one.id)))
+  const byId = new Map(shown.map((one) => [one.id, one]))
+  const numbers = new Map(edges.map((edge) => [`${edge.from}\n${edge.to}\n${edge.kind}`, edge]))
+  const lines = layout.edges.map((edge) =>
+    Object.assign({}, edge, numbers.get(`${edge.from}\n${edge.to}\n${edge.kind}`))
   )
-}
-/** Puts the nodes into columns. A circle of projections and topics does not push its nodes on for ever. */
-const placed = (nodes, edges) => {
-  for (let round = 0; round < nodes.size; round++) {
-    let isMoved = false
-    for (const { from, to } of edges) {
-      const next = nodes.get(from).column + 1
-      if (nodes.get(to).column >= next || next > nodes.size) continue
-      nodes.get(to).column = next
-      isMoved = true
-    }
-    if (!isMoved) break
-  }
-  const counts = []
-  for (const one of nodes.values()) {
-    const row = counts[one.column] ?? 0
-    counts[one.column] = row + 1
-    one.x = one.column * (box.width + box.between) + 1
-    one.y = row * (box.height + box.gap) + 1
-  }
-  const width = counts.length * (box.width + box.between) - box.between + 2
-  const height = Math.max(...counts.map((count) => count ?? 0)) * (box.height + box.gap) - box.gap + 2
-  return {
-    nodes: [...nodes.values()],
-    edges: edges.map((edge) => ({ ...edge, from: nodes.get(edge.from), to: nodes.get(edge.to) })),
-    width,
-    height
-  }
-}
-const clipped = (text) => (text.length > 24 ? `${text.slice(0, 23)}…` : text)
-
-const Graph = ({ graph: { edges, height, nodes, width } }) =>
-  html`<div class="graph" tabindex="0" role="region" aria-label="Pipeline">
-    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="list">
-      ${edges.map(({ from, label, state, to }) => {
-        const [x1, y1, x2, y2] = [from.x + box.width, from.y + box.height / 2, to.x, to.y + box.height / 2]
-        const bend = Math.max(30, (x2 - x1) / 2)
-        return html`<path class=${state} d=${`M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`} />
-          ${label && html`<text class="quiet" x=${x2 - 8} y=${y2 - 6} text-anchor="end">${label} waiting</text>`}`
-      })}
-      ${nodes.map(
-        ({ href, id, kind, label, note, state, x, y }) =>
-          html`<g key=${id} role="listitem">
-            <a class=${`box ${state}`} href=${href} aria-label=${`${kind} ${label}: ${note}`}>
-              <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
-              <text x=${x + 12} y=${y + 19}>${clipped(label)}</text>
-              <text class="quiet" x=${x + 12} y=${y + 36}>${note}</text>
-            </a>
-          </g>`
+  const width = layout.columns * (box.width + box.between) - box.between + 2
+  const height = Math.max(...shown.map(({ row }) => row + 1)) * (box.height + box.gap) + 8
+  return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
+    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`}>
+      <defs>
+        <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+          <path d="M0 0 L8 4 L0 8 z" />
+        </marker>
+      </defs>
+      ${lines.map(
+        (edge) =>
+          html`<${Line}
+            key=${`${edge.from} ${edge.to} ${edge.kind}`}
+            edge=${edge}
+            nodes=${byId}
+            isActive=${active === edge.from || active === edge.to}
+          />`
       )}
+      ${shown.map((node) => html`<${Box} key=${node.id} node=${node} onActive=${setActive} />`)}
     </svg>
   </div>`
+}
 
-export default () => {
-  const status = useGet("/v1/operations/status", { every: 3_000, accept: [503] })
-  const topics = useGet("/v1/operations/topics", { every: 3_000 })
+const List = ({ edges, nodes }) => {
+  const label = new Map(nodes.map((node) => [node.id, node]))
+  const links = (some, end) =>
+    some.map(
+      (edge, i) =>
+        html`<li key=${i}>
+          ${edge.kind}
+          <a href=${label.get(edge[end]).href}>${label.get(edge[end]).label}</a
+          >${edge.label && html` <span class="quiet">${edge.label}</span>`}
+        </li>`
+    )
+  const known = edges.filter(({ from, to }) => label.has(from) && label.has(to))
+  return html`<${Table}
+    caption="The parts of the pipeline"
+    rows=${nodes}
+    keyOf=${({ id }) => id}
+    columns=${[
+      { name: "part", cell: ({ href, label: text }) => html`<a href=${href}>${text}</a>` },
+      { name: "kind" },
+      {
+        name: "state",
+        cell: ({ note, reason, state }) =>
+          html`<${Tag} kind=${state || "quiet"}>${note}<//>${reason && html` <span>${visible(reason)}</span>`}`
+      },
+      {
+        name: "from",
+        label: "gets from",
+        cell: ({ id }) =>
+          html`<ul class="bare">
+            ${links(
+              known.filter(({ to }) => to === id).map((edge) => Object.assign({}, edge, { kind: "" })),
+              "from"
+            )}
+          </ul>`
+      },
+      {
+        name: "to",
+        label: "goes to",
+        cell: ({ id }) =>
+          html`<ul class="bare">
+            ${links(
+              known.filter(({ from }) => from === id),
+              "to"
+            )}
+          </ul>`
+      }
+    ]}
+  />`
+}
+
+/** The parts that fit the filter, with all that leads to them and that they lead to. */
+const filtered = ({ edges, nodes }, { only, text = "" }) => {
+  const wanted = nodes.filter(
+    ({ kind, label, state }) =>
+      `${kind} ${label}`.toLowerCase().includes(text.toLowerCase()) && (only !== "wrong" || state !== "")
+  )
+  if (text === "" && only !== "wrong") return { nodes, edges }
+  const kept = wanted.reduce((all, { id }) => all.union(related(edges, id)), new Set())
+  return {
+    nodes: nodes.filter(({ id }) => kept.has(id)),
+    edges: edges.filter(({ from, to }) => kept.has(from) && kept.has(to))
+  }
+}
+
+const Filters = ({ all, as, only, set, shown, text }) =>
+  html`<div class="row end">
+    <${Field} label="Show what has to do with"
+      ><input
+        type="search"
+        value=${text ?? ""}
+        placeholder="a name"
+        onInput=${(event) => set({ text: event.target.value })}
+    /><//>
+    <${Field} label="Which parts"
+      ><select value=${only ?? ""} onChange=${(event) => set({ only: event.target.value })}>
+        <option value="">all</option>
+        <option value="wrong">halted, paused or failing</option>
+      </select><//
+    >
+    <div class="row" role="group" aria-label="As">
+      ${["graph", "list"].map((one) => html`<button key=${one} type="button" aria-pressed=${as === one} onClick=${() => set({ as: one })}>${one === "graph" ? "Graph" : "List"}</button>`)}
+    </div>
+    <span class="quiet" role="status"
+      >${shown === all ? counted(all, "part") : `${shown} of ${counted(all, "part")}`}</span
+    >
+  </div>`
+
+const Pipeline = ({ application, query, status, topics, windows }) => {
+  const reading = useMemo(
+    () => ({ at: Date.now() - (status.read_ms_ago ?? 0), counters: countersOf(status, topics) }),
+    [status]
+  )
+  const rates = useRates([reading]).last
+  const whole = partsOf({ application, status, topics, rates, windows })
+  const { only, text } = query
+  const as = query.as ?? (matchMedia("(max-width: 720px)").matches ? "list" : "graph")
+  const parts = filtered(whole, { only, text })
+  const set = (changes) => go(linkTo("pipeline", { ...query, ...changes }), { replace: true })
+  const held = whole.nodes.filter(({ command, reason }) => command !== undefined || reason !== undefined)
+  const findings = [...status.problems, ...status.notices.filter(({ kind }) => kind === "paused")]
+  if (whole.nodes.length === 0)
+    return html`<${Empty} title="Nothing is declared"
+      ><p>List projections and aggregates in <code>millrace.config.ts</code>.</p><//
+    >`
+  return html`<${Filters}
+      all=${whole.nodes.length}
+      shown=${parts.nodes.length}
+      as=${as}
+      only=${only}
+      text=${text}
+      set=${set}
+    />
+    ${
+      parts.nodes.length === 0
+        ? html`<${Empty}
+            title=${only === "wrong" ? "Nothing is halted, paused or failing" : `No part has ${text} in its name`}
+            ><a href=${linkTo("pipeline", { as })}>Show all</a><//
+          >`
+        : html`<section class="card">
+            ${as === "list" ? html`<${List} ...${parts} />` : html`<${Graph} ...${parts} />`}
+            ${
+              as === "graph" &&
+              html`<p class="legend quiet">
+                <span class="key reads"></span> records and messages <span class="key looks-up"></span> lookups
+                <span class="key sends-commands-to"></span> commands <span class="key follows"></span> a build that
+                follows
+              </p>`
+            }
+          </section>`
+    }
+    ${
+      findings.length > 0
+        ? html`<section class="card">
+            <h2>What is held</h2>
+            <${Findings} findings=${findings} kind="problem" />
+          </section>`
+        : held.length > 0 &&
+          html`<section class="card">
+            <h2>What is held</h2>
+            ${held.map(
+              ({ command, id, label, note, reason }) =>
+                html`<div key=${id}>
+                  <p><strong>${label}</strong>: ${note}${reason && `: ${visible(reason)}`}</p>
+                  ${command && html`<${Command} text=${command} />`}
+                </div>`
+            )}
+          </section>`
+    }`
+}
+
+export default ({ query }) => {
+  const status = useGet("/v1/operations/status", { every: 2_000 })
+  const application = useGet("/v1/operations/application")
+  const topics = useGet("/v1/operations/topics", { every: 5_000 })
   const views = useGet("/v1/views")
-  const isThere = status.data !== undefined && topics.data !== undefined && views.data !== undefined
+  const parts = [application, topics, views, status]
+  const all = {
+    data: parts.every(({ data }) => data !== undefined) ? status.data : undefined,
+    error: parts.find(({ error }) => error !== undefined)?.error,
+    isLoading: parts.some(({ isLoading }) => isLoading)
+  }
   return html`<header class="head"><h1>Pipeline</h1></header>
     <p class="lead">
-      From the left to the right: topics, the projections that read them, and the tables and topics that these write. A
-      number at a line is what waits there.
+      From the left to the right: topics and aggregates, the projections that read them, what these write, and what
+      carries it on. At a line is how much flows there, and what waits.
     </p>
-    <${Loaded}
-      of=${isThere ? status : { ...status, data: undefined, error: status.error ?? topics.error ?? views.error }}
-    >
-      ${(found) => {
-        const graph = graphOf(found, topics.data.topics, views.data.views)
-        return graph.nodes.length === 0
-          ? html`<${Empty} title="Nothing is declared" />`
-          : html`<section class="card"><${Graph} graph=${graph} /></section>`
-      }}
+    <${Loaded} of=${all}>
+      ${(found) =>
+        html`<${Pipeline}
+          application=${application.data}
+          status=${found}
+          topics=${topics.data.topics}
+          windows=${new Set(views.data.views.filter(({ window }) => window?.sizes.length > 0).map(({ name }) => name))}
+          query=${query}
+        />`}
     <//>
     <${Command} text="npx millrace status" />`
 }

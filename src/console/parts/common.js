@@ -46,9 +46,12 @@ export const Empty = ({ children, title }) =>
 
 /** What a request has answered so far: a note while it loads, its problem, or `children` of its data. */
 export const Loaded = ({ children, of }) => {
-  const { data, error, isLoading } = of
+  const { data, error: found, isLoading } = of
+  // the frame says that the server is away or starting, and the page goes on by itself
+  const isSaid = found?.status === 0 || found?.code === "starting"
+  const error = isSaid ? undefined : found
   if (data === undefined && error === undefined)
-    return html`<p class="quiet" role="status">${isLoading ? "Loading…" : ""}</p>`
+    return html`<p class="quiet" role="status">${isLoading || isSaid ? "Loading…" : ""}</p>`
   return html`${error && html`<${Problem} error=${error} />`}${data !== undefined && children(data)}`
 }
 
@@ -98,9 +101,9 @@ export const Json = ({ value }) =>
 
 /**
  * A table. `columns`: `{ name, label, cell(row), numeric, wide }`; `rows` with `keyOf(row)`. It scrolls sideways in itself, by keyboard too. `caption` names it
- * for screen readers; `onRow` opens a row, `rowHref` links one.
+ * for screen readers; `rowClass(row)` gives a row a class.
  */
-export const Table = ({ caption, columns, keyOf, rows }) =>
+export const Table = ({ caption, columns, keyOf, rowClass, rows }) =>
   html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
     <table>
       <caption class="sr">
@@ -114,7 +117,7 @@ export const Table = ({ caption, columns, keyOf, rows }) =>
       <tbody>
         ${rows.map(
           (row, i) =>
-            html`<tr key=${keyOf?.(row, i) ?? i}>
+            html`<tr key=${keyOf?.(row, i) ?? i} class=${rowClass?.(row)}>
               ${columns.map(
                 ({ cell, name, numeric, wide }) =>
                   html`<td key=${name} class=${numeric ? "n" : wide ? "wide" : ""}>

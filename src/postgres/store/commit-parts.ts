@@ -27,6 +27,9 @@ export const messagesOf = (changes: Changes): number =>
   Object.values(changes.muted ?? {}).reduce((sum, messages) => sum + messages, 0) +
   changes.windows.reduce((sum, { deltas, window }) => sum + (window.topic === undefined ? 0 : deltas.length), 0)
 
+/** How many of them are time marks. */
+const marksOf = ({ marks = [] }: Changes): number => marks.reduce((sum, { messages }) => sum + messages, 0)
+
 /** The chunk that a batch's ids are added to. Small batches fill a chunk together, so that a trickle of events does not take a row each. */
 export const seenChunkOf = (claim: Claim, changes: Changes): { readonly chunk: number; readonly fill: number } => {
   const count = changes.seen?.count ?? 0
@@ -164,6 +167,7 @@ export const fence =
     const { chunk, fill } = seenChunkOf(claim, changes)
     const position = `${parameter(changes.position)}::int8`
     const messages = `${parameter(messagesOf(changes))}::int8`
+    const marks = marksOf(changes)
     const times = jsonColumns
       .filter(({ of }) => of(commit) !== undefined)
       .map(({ name, of }) => `${name} = ${parameter(JSON.stringify(of(commit)))}::text::jsonb, `)
@@ -173,7 +177,8 @@ export const fence =
     ${modeColumns("progress", messages)}
     events = events + ${parameter(changes.events)}::int8, duplicates = duplicates + ${parameter(changes.duplicates)}::int8,
     seen_chunk = ${parameter(chunk)}::int8, seen_fill = ${parameter(fill)}::int4,
-    failing = ${parameter(failingText(changes))}::text, ${times.join("")}
+    failing = ${parameter(failingText(changes))}::text, ${times.join("")}${marks === 0 ? "" : `marks = marks + ${parameter(marks)}::int8,`}
+    moved_at = case when next_position < ${position} then clock_timestamp() else moved_at end,
     committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
   where projection = ${parameter(claim.projection)}::text and version = ${parameter(claim.version)}::int4
     and topic = ${parameter(claim.topic)}::text and partition = ${parameter(claim.partition)}::int4
@@ -199,9 +204,9 @@ export const fences =
         ${column((commit) => chunk(commit).chunk)}::int8[], ${column((commit) => chunk(commit).fill)}::int4[],
         ${column(({ changes }) => failingText(changes) ?? undefined)}::text[],
         ${column(({ changes }) => mutedText(changes))}::bool[],
-        ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column((commit) => textOrNone(of(commit)))}::text[]`).join("")})
+        ${column(({ changes }) => marksOf(changes))}::int8[], ${column((commit) => commits.indexOf(commit))}::int4[]${times.map(({ of }) => `, ${column((commit) => textOrNone(of(commit)))}::text[]`).join("")})
         as c(projection, version, topic, partition, incarnation, commit_no, position, fingerprint, stream_time, messages, events, duplicates,
-          seen_chunk, seen_fill, failing, muted, part${times.map(({ name }) => `, ${name}`).join("")}))`,
+          seen_chunk, seen_fill, failing, muted, marks, part${times.map(({ name }) => `, ${name}`).join("")}))`,
       `held as materialized (select c.part from millrace.progress p join claims c using (projection, version, topic, partition)
         where p.incarnation = c.incarnation and p.commit_no = c.commit_no
           and (p.mode = 'follower' or not c.muted) and ${mayMove("p", "c.position")}
@@ -210,6 +215,7 @@ export const fences =
         stream_time = c.stream_time, ${modeColumns("p", "c.messages")}
         events = p.events + c.events, duplicates = p.duplicates + c.duplicates, seen_chunk = c.seen_chunk, seen_fill = c.seen_fill,
         failing = c.failing, ${times.map(({ name }) => `${name} = coalesce(c.${name}::jsonb, p.${name}), `).join("")}
+        marks = p.marks + c.marks, moved_at = case when p.next_position < c.position then clock_timestamp() else p.moved_at end,
         committed_at = clock_timestamp(), halted = null, waiting = null, waiting_since = null
       from claims c join held using (part)
       where p.projection = c.projection and p.version = c.version and p.topic = c.topic and p.partition = c.partition

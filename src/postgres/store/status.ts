@@ -14,6 +14,8 @@ export interface PartitionRow {
   /** Of the record that is processed next. */
   readonly position: number
   readonly epoch: number
+  /** Messages that its stream has published, without time marks. */
+  readonly published: number
   /** Milliseconds since 1970; null before the first event. */
   readonly stream_time: number | null
   readonly mode: string
@@ -62,7 +64,7 @@ export const readPartitions = (sql: Sql): Effect.Effect<ReadonlyArray<PartitionR
   query(
     "read positions",
     () => sql<Array<PartitionRow>>`
-      select g.projection as name, g.version, p.declared, g.topic, g.partition, g.next_position as position, g.epoch, g.stream_time, g.mode, p.removed_at is not null as removed, g.halted,
+      select g.projection as name, g.version, p.declared, g.topic, g.partition, g.next_position as position, g.epoch, g.outbox_seq - g.marks as published, g.stream_time, g.mode, p.removed_at is not null as removed, g.halted,
         g.waiting, round(extract(epoch from clock_timestamp() - g.waiting_since) * 1000)::float8 as waiting_ms,
         g.claimed_by, round(extract(epoch from clock_timestamp() - g.committed_at) * 1000)::float8 as committed_ms
       from millrace.progress g join millrace.projection p on (p.name, p.version) = (g.projection, g.version)

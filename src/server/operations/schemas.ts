@@ -45,11 +45,79 @@ export const dryRun: Json = {
 }
 
 const finding = object({ kind: text, message: text }, { try: text, projection: text, name: text })
+const ago = described(integer, "how long ago that was, in milliseconds")
+/** How long the newest record and the newest message waited. */
+const delays = object({
+  projections: described(
+    list(
+      object({
+        projection: text,
+        topic: text,
+        partition: integer,
+        source_ms: described(nullable(integer), "from the time of the event until the log had it; null if not known"),
+        projection_ms: described(integer, "from the append to the log until the commit of its rows"),
+        ago_ms: ago
+      })
+    ),
+    "the newest record that each live build has processed of each topic; inline builds commit with the append, and are left out"
+  ),
+  relays: described(
+    list(
+      object({
+        target: text,
+        relay_ms: described(integer, "from the commit of the rows until the target had the messages"),
+        ago_ms: ago
+      })
+    ),
+    "the newest messages that each relay has published"
+  )
+})
 /** The status of the system; `reason` if it cannot be read. */
 export const status = object(
   { healthy: flag },
-  { problems: list(finding), notices: list(finding), reason: text, dead_letters: integer, parked_messages: integer }
+  {
+    problems: list(finding),
+    notices: list(finding),
+    reason: text,
+    dead_letters: integer,
+    parked_messages: integer,
+    delays
+  }
 )
+/** What an application declares. */
+export const application = object({
+  name: text,
+  topics: list(
+    object({
+      name: text,
+      kind: oneOf("events", "lookup", "derived", "aggregate", "undeclared"),
+      types: described(list(text), "the types of its events; none if all values have one shape"),
+      dead_letters: described(flag, "whether projections put events there that failed"),
+      relays: described(list(text), "the relay targets that its messages go to")
+    })
+  ),
+  aggregates: list(object({ name: text, commands: list(text), events: list(text) })),
+  projections: list(
+    object({
+      name: text,
+      version: integer,
+      lifecycle: oneOf("async", "inline", "live"),
+      reads: described(list(text), "the topics and aggregates that it processes"),
+      looks_up: described(list(text), "the topics that it looks values up in"),
+      tables: list(text),
+      windows: list(text),
+      publishes: described(list(text), "the topics that it publishes to, without those for dead letters"),
+      fails_to: described(list(text), "the topics for its dead letters"),
+      sends_to: described(list(text), "the aggregates that it sends commands to: then it is a policy")
+    })
+  ),
+  views: list(text),
+  relays: described(list(text), "the names of the relay targets"),
+  bridge_rules: described(
+    list(object({ name: text, from: text, to: text })),
+    "what the rules beside the application mirror between Kafka and Pulsar, by millrace bridge"
+  )
+})
 /** The processes of the system. */
 export const processes = object({
   processes: list(

@@ -5,6 +5,8 @@ import type { FastifyInstance } from "fastify"
 import type { Status } from "../../system/status.ts"
 import { explainedRow, explainTableRow } from "../../system/explain-table.ts"
 import { explanationJson, jsonText } from "../../system/explanation-json.ts"
+import { loadRulesIfAny } from "../../system/bridge-rules.ts"
+import { describeApplication } from "../../system/description.ts"
 import { readTopicStates } from "../../system/topic-states.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
@@ -50,6 +52,22 @@ const statusRoute = (app: FastifyInstance, parts: OperationParts): void => {
     },
     async () => {
       return statusOf(parts)
+    }
+  )
+}
+const applicationRoute = (app: FastifyInstance, { system }: OperationParts): void => {
+  addRoute(
+    app,
+    "GET",
+    `${path}/application`,
+    {
+      summary: "What the application declares: topics, aggregates, projections with what each reads and writes, relays",
+      response: responses({ 200: Schemas.application })
+    },
+    async () => {
+      const bridge = await answerOf(Effect.orElseSucceed(loadRulesIfAny(undefined), () => undefined))
+      const rules = bridge?.rules.map(({ from, name, to }) => ({ name, from, to })) ?? []
+      return { ...describeApplication(system.application, system.targets), bridge_rules: rules }
     }
   )
 }
@@ -281,6 +299,15 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
 
 /** Adds these routes. */
 export const system = (app: FastifyInstance, parts: OperationParts): void => {
-  for (const add of [statusRoute, processesRoute, topicsRoute, consumersRoute, jobsRoute, jobRoute, explainRoute])
+  for (const add of [
+    statusRoute,
+    applicationRoute,
+    processesRoute,
+    topicsRoute,
+    consumersRoute,
+    jobsRoute,
+    jobRoute,
+    explainRoute
+  ])
     add(app, parts)
 }

@@ -3,6 +3,7 @@ import type { Application } from "../../model/application.ts"
 import { relationOf } from "../../model/columns.ts"
 import type { Projection } from "../../model/projection.ts"
 import { tenantColumn } from "../../model/read-model.ts"
+import type { Window } from "../../model/window.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
 import type { Principal } from "../access/principal.ts"
@@ -13,6 +14,15 @@ export interface ViewColumn {
   readonly name: string
   /** The type as PostgreSQL writes it, without length or precision: `timestamp with time zone`. */
   readonly type: string
+}
+/** How a window divides time. Durations are in milliseconds. Names of fields are those that `GET /v1/views` has. */
+export interface DeclaredWindow {
+  /** The values of `window_size`, with the length of each and how far apart they start; null of a calendar's units. */
+  readonly sizes: ReadonlyArray<{ readonly size: string; readonly ms: number | null; readonly every_ms: number | null }>
+  /** The time zone of a calendar; null: UTC. */
+  readonly time_zone: string | null
+  /** How long after its end it still accepts events, in stream time. */
+  readonly grace_ms: number
 }
 /** What the application declares of a view. */
 export interface DeclaredView {
@@ -30,7 +40,20 @@ export interface DeclaredView {
   readonly tenant: string
   /** The columns that are declared, with their types in SQL; of a view none. */
   readonly columns: ReadonlyArray<ViewColumn>
+  /** How it divides time, if it is a window. */
+  readonly window?: DeclaredWindow
 }
+
+const windowOf = ({ graceMs, shape }: Pick<Window.Any, "graceMs" | "shape">): DeclaredWindow => ({
+  sizes:
+    shape.type === "fixed"
+      ? shape.spans.map(({ everyMs, label, sizeMs }) => ({ size: label, ms: sizeMs, every_ms: everyMs }))
+      : shape.type === "calendar"
+        ? shape.units.map((unit) => ({ size: unit, ms: null, every_ms: null }))
+        : [],
+  time_zone: shape.type === "calendar" ? shape.timeZone : null,
+  grace_ms: graceMs
+})
 
 /** All views of an application by name. */
 export const declaredViews = ({ projections, views }: Application.Any): ReadonlyMap<string, DeclaredView> => {
@@ -51,7 +74,8 @@ export const declaredViews = ({ projections, views }: Application.Any): Readonly
         columns: columns.map((column) => ({
           name: column.name,
           type: column.type === "timestamptz" ? "timestamp with time zone" : column.type
-        }))
+        })),
+        ...(target.kind === "window" && { window: windowOf(target) })
       })
     }
   }

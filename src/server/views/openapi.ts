@@ -1,6 +1,6 @@
 // The OpenAPI description of the routes of views: a path for each view, with its columns as parameters. Pure.
 import { refused } from "../http/openapi-document.ts"
-import { described, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
+import { described, integer, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
 import type { Json } from "../http/json-schema.ts"
 import type { DeclaredView, ViewColumn } from "./catalog.ts"
 import { forms, isOrdered, kindOf, schemaOf } from "./column-types.ts"
@@ -34,17 +34,28 @@ const filtersOf = (column: ViewColumn) => {
   ]
 }
 
-const listed = object({
-  name: text,
-  kind: oneOf("table", "window", "view"),
-  written_by: described(list(text), "the projections that write it"),
-  key: described(list(text), "the columns of the primary key; none of a view"),
-  tenant: described(
-    nullable(text),
-    "the column that has the tenant of a row; null: only credentials without a tenant read it"
+const window = object({
+  sizes: described(
+    list(object({ size: text, ms: nullable(integer), every_ms: nullable(integer) })),
+    "the values of window_size, with their length and how far apart windows start; null of units of a calendar"
   ),
-  columns: list(object({ name: text, type: described(text, "as PostgreSQL writes it") }))
+  time_zone: described(nullable(text), "of a calendar; null: UTC"),
+  grace_ms: described(integer, "how long after its end a window accepts events, in stream time")
 })
+const listed = object(
+  {
+    name: text,
+    kind: oneOf("table", "window", "view"),
+    written_by: described(list(text), "the projections that write it"),
+    key: described(list(text), "the columns of the primary key; none of a view"),
+    tenant: described(
+      nullable(text),
+      "the column that has the tenant of a row; null: only credentials without a tenant read it"
+    ),
+    columns: list(object({ name: text, type: described(text, "as PostgreSQL writes it") }))
+  },
+  { window: described(window, "how a window divides time") }
+)
 
 const listPath = {
   get: {

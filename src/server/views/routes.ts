@@ -123,7 +123,8 @@ const described = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => ({
   written_by: view.writtenBy,
   key: view.key,
   tenant: tenantOf(view, columns) ?? null,
-  columns
+  columns,
+  ...(view.window && { window: view.window })
 })
 
 /** The problem of a view that the database does not have. */

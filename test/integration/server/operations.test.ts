@@ -289,6 +289,28 @@ test("a row is explained by its events", async () => {
 test("status, processes, topics and consumers show what the system has", async () => {
   const { body: status } = await call("status")
   expect(Object.keys(status)).toEqual(Object.keys(await Effect.runPromise(Effect.orDie(readStatus(system)))))
+  const [waited] =
+    await rows(`select round(extract(epoch from g.moved_at - r.appended_at) * 1000)::float8 as ms, g.partition
+    from millrace.progress g join millrace.live l using (projection, version) join millrace.log_record r
+      on (r.topic, r.partition, r.position) = (g.topic, g.partition, g.next_position - 1)
+    where g.projection = 'accounts' and g.moved_at is not null order by g.moved_at desc limit 1`)
+  expect(status.delays).toMatchObject({
+    projections: [{ projection: "accounts", topic: "moves", partition: waited!["partition"] }]
+  })
+  expect(Math.abs(status.delays.projections[0].projection_ms - Number(waited!["ms"]))).toBeLessThanOrEqual(1)
+  expect(status.delays.projections[0].source_ms).toBeGreaterThanOrEqual(0)
+  const { body: declared } = await call("application")
+  expect(declared).toMatchObject({
+    name: "bank",
+    topics: [
+      { name: "moves", kind: "events", types: ["moved"], dead_letters: false, relays: [] },
+      { name: "moves.accounts.dlq", kind: "derived", dead_letters: true, relays: ["embedded"] }
+    ],
+    projections: [
+      { name: "accounts", reads: ["moves"], tables: ["moves_seen"], fails_to: ["moves.accounts.dlq"], sends_to: [] }
+    ],
+    relays: ["embedded"]
+  })
   const { body: processes } = await call("processes")
   expect(processes.processes[0]).toMatchObject({ id: system.presence.id, running: true, roles: ["projections"] })
   const { body: topics } = await call("topics")
@@ -346,7 +368,7 @@ test("what a route does not know is refused, so that a misspelled dry run never 
 })
 
 test("only a credential with the scope operate and without a tenant may use them", async () => {
-  for (const path of ["status", "dead-letters", "projections", "timers", "topics", "jobs"]) {
+  for (const path of ["status", "application", "dead-letters", "projections", "timers", "topics", "jobs"]) {
     expect((await call(path, undefined, "mr_bob")).status, path).toBe(403)
     expect((await call(path, undefined, "mr_eve")).status, path).toBe(403)
     expect((await call(path, undefined, "mr_nobody")).status, path).toBe(401)

@@ -17,6 +17,7 @@ const status: Status = {
   builds: [],
   paused: [],
   subscriptions: [],
+  delays: { projections: [], relays: [] },
   processes: []
 }
 

@@ -207,6 +207,7 @@ const partition = {
   topic: 'odd "topic"\\\n',
   partition: 0,
   position: 1,
+  published: 0,
   end: 3,
   lag: 2,
   epoch: 1,
@@ -231,6 +232,10 @@ const status: Status = {
   timers: { waiting: 0, due: 0, oldest_ms: null, failing: 0 },
   dead_letters: 0,
   parked_messages: 0,
+  delays: {
+    projections: [{ projection: "a", topic: "t", partition: 0, source_ms: 5, projection_ms: 250, ago_ms: 9 }],
+    relays: [{ target: "kafka", relay_ms: 40, ago_ms: 9 }]
+  },
   builds: [],
   paused: [],
   subscriptions: [{ topic: "t", subscription: "s", undelivered: 4, unacknowledged: 1, consumed: false }],
@@ -252,6 +257,8 @@ describe("metrics of the system", () => {
       assert.include(text, `millrace_projection_lag${labels} 2\n`)
       assert.include(text, `millrace_projection_oldest_seconds${labels} 3.5\n`)
       assert.include(text, 'millrace_relay_oldest_seconds{target="kafka"} 32\n')
+      assert.include(text, 'millrace_projection_delay_seconds{projection="a",topic="t"} 0.25\n')
+      assert.include(text, 'millrace_relay_delay_seconds{target="kafka"} 0.04\n')
       assert.include(
         text,
         "# HELP millrace_relay_lag Messages for the target that it does not have\n# TYPE millrace_relay_lag gauge\n"

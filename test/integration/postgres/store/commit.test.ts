@@ -81,9 +81,14 @@ const standing: Check = Effect.fnUntraced(function* ({ sql }, make) {
   assert.deepStrictEqual(yield* counted(sql), { a: 1 })
   assert.deepStrictEqual(twice, once)
   yield* assertOutbox(sql, 2)
-  yield* store.commit(one, once, batchOf(once, ["a"], 0))
+  const again = yield* store.commit(one, once, batchOf(once, ["a"], 0))
   assert.deepStrictEqual(yield* counted(sql), { a: 2 })
   yield* assertOutbox(sql, 4)
+  // how long records wait is measured until the position moves, not until a commit that has none
+  const moved = query("read", () => sql`select moved_at is not null as moved from millrace.progress`)
+  assert.deepStrictEqual([...(yield* moved)], [{ moved: false }])
+  yield* store.commit(one, again, batchOf(again, ["a"]))
+  assert.deepStrictEqual([...(yield* moved)], [{ moved: true }])
 })
 /** A reply is lost. Whether or not the statement was executed, the commit is applied once, and its claimant continues. */
 const lostReply = (loss: Loss): Check =>

@@ -1,0 +1,157 @@
+// The newest records of a topic as they are made: those that the log has, and then what a stream brings.
+import { get, withQuery } from "../lib/api.js"
+import { html, useEffect, useState } from "../lib/html.js"
+import { linkTo } from "../lib/router.js"
+import { follow } from "../lib/stream.js"
+import { time } from "../lib/format.js"
+import { Empty, Problem, Table, Time, Value } from "./common.js"
+
+/** How many records are shown, and of how many partitions the last ones are read at first. */
+const most = { shown: 8, partitions: 8, columns: 4 }
+/** How far back a partition is looked through, first and then: what projections tell each other of time has positions, too, and is no record. */
+const back = [most.shown, 1_000]
+
+/** The records of some partitions within so many positions before their ends, the newest first. */
+const within = async (name, partitions, positions) => {
+  const pages = await Promise.all(
+    partitions.map(({ end, partition, start }) =>
+      get(
+        withQuery(`/v1/topics/${encodeURIComponent(name)}/records`, {
+          partition,
+          from: Math.max(start, end - positions),
+          limit: 1_000
+        })
+      )
+    )
+  )
+  return pages
+    .flatMap(({ partition, records }) =>
+      records
+        .slice(-most.shown)
+        .map(({ appended_at: at, position, value }) => ({ id: `${partition}@${position}`, at, value }))
+    )
+    .toSorted((a, b) => b.at - a.at)
+    .slice(0, most.shown)
+}
+/** The last records of a topic, the newest first. */
+const lastOf = async ({ name, partitions }) => {
+  const some = partitions
+    .filter(({ end, start }) => end > start)
+    .toSorted((a, b) => b.end - a.end)
+    .slice(0, most.partitions)
+  let found = []
+  for (const positions of back) if (found.length < most.shown) found = await within(name, some, positions)
+  return found
+}
+
+const decimal = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 })
+/** A value of a field: a number with two digits behind the point, a time of day, or the text. */
+const Field = ({ name, value }) =>
+  isTime(name, value)
+    ? html`<${Time} at=${value} />`
+    : typeof value === "number"
+      ? decimal.format(value)
+      : html`<${Value} value=${value} />`
+const isScalar = (value) => value === null || typeof value !== "object" || "text" in value
+/** Whether a field is a time in epoch milliseconds, by its name and its value. */
+const isTime = (name, value) =>
+  /(^|_)(at|time)$/.test(name) && typeof value === "number" && value > 1e11 && value < 1e14
+/** The fields of the newest records that have one value, in the order of the newest record. */
+const fieldsOf = (records) => {
+  const names = Object.entries(records[0].value ?? {}).flatMap(([name, value]) => (isScalar(value) ? [name] : []))
+  // an id says little to a person; an entity, an amount and a time do
+  const isId = (name) => /^(event_|alert_|trace_|message_)?id$/.test(name)
+  return [...names.filter((name) => !isId(name)), ...names.filter(isId)].slice(0, most.columns)
+}
+
+/** The newest rows of the table that has the records of a topic, by its first column of a time. */
+const rowsOf = async ({ columns, name }) => {
+  const at = columns.find(({ type }) => type.startsWith("timestamp"))?.name
+  if (at === undefined) return []
+  const { rows } = await get(
+    withQuery(`/v1/views/${encodeURIComponent(name)}`, { order: `${at}.desc`, limit: most.shown })
+  )
+  return rows.map((value) => ({ id: JSON.stringify(value), value }))
+}
+
+/** The newest records: those that the log or the table has, and then what the stream brings. */
+const useNewest = ({ name, view }) => {
+  const [records, setRecords] = useState()
+  const [error, setError] = useState()
+  useEffect(() => {
+    let isGone = false
+    // a record may be read from the log or the table, and come by the stream, too
+    const textOf = ({ value }) => JSON.stringify(view === undefined ? value : view.key.map((one) => value?.[one]))
+    const merged = (newer, older) => {
+      const known = new Set(newer.map(textOf))
+      return [...newer, ...older.filter((one) => !known.has(textOf(one)))].slice(0, most.shown)
+    }
+    // once the stream is open, so that no record is made between the two; the ends are read again for the same reason
+    const readLast = async () => {
+      const rows = view === undefined ? [] : await rowsOf(view).catch(() => [])
+      const add = (found) => isGone || setRecords((old = []) => merged(old, found))
+      if (rows.length > 0) return add(rows)
+      const { topics } = await get("/v1/operations/topics")
+      add(await lastOf(topics.find((one) => one.name === name) ?? { name, partitions: [] }))
+    }
+    const stop = follow(`/v1/topics/${encodeURIComponent(name)}/stream`, {
+      newest: most.shown,
+      onState: ({ error: problem, state }) => {
+        setError(problem?.status > 0 ? problem : undefined)
+        if (state === "open") readLast().catch(() => undefined)
+      },
+      onEvents: (events) => {
+        const found = events
+          .filter(({ event }) => event !== "end")
+          .map(({ data, id }) => ({ id, at: Date.now(), value: data, isFresh: true }))
+        setRecords((old = []) => merged(found.toReversed(), old))
+      }
+    })
+    return () => {
+      isGone = true
+      stop()
+    }
+  }, [name])
+  return { error, records }
+}
+
+/** The newest records of a topic, which appear as they are made. `view` is the table that has them, if there is one. */
+export const Newest = (of) => {
+  const { name } = of
+  const { error, records } = useNewest(of)
+  const shown = records?.filter(({ value }) => value !== null && typeof value === "object") ?? []
+  return html`<section class="card" aria-label=${`Newest records of ${name}`}>
+    <div class="row spread">
+      <h2>Newest of ${name}</h2>
+      <a href=${linkTo("live", { topic: name })}>All as they are made</a>
+    </div>
+    <${Problem} error=${error} />
+    ${
+      records === undefined
+        ? html`<p class="quiet" role="status">Loading…</p>`
+        : shown.length === 0
+          ? html`<${Empty} title="None yet"><p>Records appear here as they are made.</p><//>`
+          : html`<${Table}
+              caption=${`Newest records of ${name}`}
+              rows=${shown}
+              keyOf=${({ id }) => id}
+              rowClass=${({ isFresh }) => (isFresh ? "fresh" : "")}
+              columns=${[
+                {
+                  name: "millrace came",
+                  label: "came",
+                  cell: ({ at }) =>
+                    at === undefined
+                      ? html`<span class="quiet">earlier</span>`
+                      : html`<time title=${time(at)}>${time(at).slice(11, 19)}</time>`
+                },
+                ...fieldsOf(shown).map((field) => ({
+                  name: field,
+                  numeric: shown.every(({ value }) => typeof value[field] === "number" && !isTime(field, value[field])),
+                  cell: ({ value }) => html`<${Field} name=${field} value=${value[field]} />`
+                }))
+              ]}
+            />`
+    }
+  </section>`
+}
