@@ -29,7 +29,7 @@ const stateOf = (rows, paused) => {
   return { state: "", note: "" }
 }
 const waitingText = (lag, age, noun = "") =>
-  lag === 0 ? "" : `${number(lag)}${noun && ` ${noun}`} waiting${age >= 1_000 ? ` for ${duration(age)}` : ""}`
+  lag === 0 ? "" : `${number(lag)}${noun && ` ${noun}`} waiting${age >= 1_000 ? `, ${duration(age)}` : ""}`
 const rateText = (rate) => (rate === undefined || rate === 0 ? "" : `${number(rate)}/s`)
 const labelOf = (...texts) => texts.filter(Boolean).join(" · ")
 
@@ -88,8 +88,8 @@ const buildParts = (declared, rows, { isLive, rates, role, status }) => {
       from: `topic ${topic}`,
       to: id,
       kind: isLive ? "reads" : "follows",
-      label: labelOf(rateText(rates[`reads ${name} ${version} ${topic}`]), waitingText(waits, oldest(some))),
-      lag: waits,
+      label: rateText(rates[`reads ${name} ${version} ${topic}`]),
+      waits: waitingText(waits, oldest(some)),
       state: found.state
     }
   })
@@ -193,7 +193,8 @@ const carrierParts = ({ application, status }) => {
         from: `topic ${topic}`,
         to: `subscription ${topic} ${subscription}`,
         kind: "is delivered to",
-        label: waitingText(undelivered, 0)
+        label: "",
+        waits: waitingText(undelivered, 0)
       }))
     ]
   }

@@ -28,17 +28,13 @@ const pathOf = (from, to, isBack) => {
   return `M${x1} ${y1} C${x1 + 40} ${y1} ${x1 + 40} ${low} ${x1 - 20} ${low} L${x2 + 20} ${low} C${x2 - 40} ${low} ${x2 - 40} ${y2} ${x2} ${y2}`
 }
 
-const Line = ({ edge: { from, isBack, kind, label, state, to }, isActive, nodes }) => {
+const Line = ({ edge: { from, isBack, kind, label, state, to, waits }, isActive, nodes }) => {
   const [a, b] = [nodes.get(from), nodes.get(to)]
   const end = at(b)
   return html`<g class=${`edge ${kind.replaceAll(" ", "-")} ${state ?? ""} ${isActive ? "active" : ""}`}>
     <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)"><title>${a.label} ${kind} ${b.label}</title></path>
-    ${
-      label &&
-      html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 - 7} text-anchor="end"
-        >${clipped(label, 20)}</text
-      >`
-    }
+    ${label && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 - 7} text-anchor="end">${label}</text>`}
+    ${waits && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 + 15} text-anchor="end">${clipped(waits, 18)}</text>`}
   </g>`
 }
 const Box = ({ node, onActive }) => {
@@ -104,7 +100,7 @@ const List = ({ edges, nodes }) => {
         html`<li key=${i}>
           ${edge.kind}
           <a href=${label.get(edge[end]).href}>${label.get(edge[end]).label}</a
-          >${edge.label && html` <span class="quiet">${edge.label}</span>`}
+          >${(edge.label || edge.waits) && html` <span class="quiet">${[edge.label, edge.waits].filter(Boolean).join(", ")}</span>`}
         </li>`
     )
   const known = edges.filter(({ from, to }) => label.has(from) && label.has(to))

@@ -8,8 +8,8 @@ import { Chart } from "../parts/chart.js"
 import { Command, Empty, Field, Loaded, Problem, Table, Tag, Time, Value } from "../parts/common.js"
 
 const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
-/** How many windows of a key are shown, how many keys, and how many rows the table has. */
-const most = { windows: 200, keys: 5, rows: 100 }
+/** How many windows of a key are shown, how many keys, how many of these at first, and how many rows the table has. */
+const most = { windows: 200, keys: 5, first: 3, rows: 100 }
 
 /** The columns of a window by what they are. */
 const partsOf = ({ columns, key }) => {
@@ -120,6 +120,7 @@ const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {
             series=${lines.values.map((some, i) => ({ label: labels[i] || column, values: some }))}
             summary=${`${column} of ${view.name} over ${counted(lines.times.length, "window")}; the last of ${last.join(", ")}. The table below has all numbers.`}
             height=${160}
+            hasPoints
           />
         </section>`
       })}
@@ -146,8 +147,9 @@ const useRows = (view, { keys, size, start }, { chosenSize, given }) => {
   const ofSize = size === undefined ? {} : { [size]: chosenSize }
   const sample = useGet(withQuery(path, { ...ofSize, order: `${start}.desc`, limit: 200 }), { every: 15_000 })
   const newest = (sample.data?.rows ?? []).map((row) => keys.map((name) => row[name]))
-  const found = [...new Map(newest.map((key) => [textOf(key), key])).values()]
-  const chosen = keysIn(given, keys.length) ?? found.slice(0, 1)
+  // those with the most windows first
+  const found = [...Map.groupBy(newest, textOf).values()].toSorted((a, b) => b.length - a.length).map(([key]) => key)
+  const chosen = keysIn(given, keys.length) ?? found.slice(0, most.first)
   const pathOf = (key) =>
     withQuery(path, {
       ...ofSize,
@@ -166,7 +168,7 @@ const Lines = ({ query, view }) => {
   const parts = partsOf(view)
   const { keys, start } = parts
   const sizes = view.window?.sizes ?? []
-  const chosenSize = query.size ?? sizes[0]?.size
+  const chosenSize = query.size ?? sizes.at(-1)?.size
   const { chosen, found, pages, request, sample } = useRows(view, parts, { chosenSize, given: query.keys })
   const times = useStreamTimes(view)
   const set = (changes) => go(linkTo(["windows", view.name], { ...query, ...changes }), { replace: true })
@@ -185,11 +187,10 @@ const Lines = ({ query, view }) => {
   return html`<section class="card">
       ${
         sizes.length > 1 &&
-        html`<${Field} label="Size"
-          ><select value=${chosenSize} onChange=${(event) => set({ size: event.target.value })}>
-            ${sizes.map((one) => html`<option key=${one.size}>${one.size}</option>`)}
-          </select><//
-        >`
+        html`<div class="row" role="group" aria-label="Size">
+          <span class="quiet">Size</span>
+          ${sizes.map((one) => html`<button key=${one.size} type="button" class="small" aria-pressed=${one.size === chosenSize} onClick=${() => set({ size: one.size })}>${one.size}</button>`)}
+        </div>`
       }
       <${Keys}
         key=${view.name}
@@ -232,11 +233,13 @@ export default ({ path: [name], query }) => {
           return html`<${Empty} title="The application has no windows"
             ><p>A window adds up the events of a key over a time: <code>Window.tumbling</code>.</p><//
           >`
-        return html`<${Field} label="Window"
-            ><select value=${view.name} onChange=${(event) => go(linkTo(["windows", event.target.value]))}>
-              ${windows.map((one) => html`<option key=${one.name}>${one.name}</option>`)}
-            </select><//
-          >
+        return html`<div class="row end">
+            <${Field} label="Window"
+              ><select value=${view.name} onChange=${(event) => go(linkTo(["windows", event.target.value]))}>
+                ${windows.map((one) => html`<option key=${one.name}>${one.name}</option>`)}
+              </select><//
+            >
+          </div>
           ${
             partsOf(view).start === undefined
               ? html`<${Empty} title=${`${view.name} adds up all time`}

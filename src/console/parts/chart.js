@@ -20,8 +20,10 @@ export const seriesColours = ["--series-1", "--series-2", "--series-3", "--serie
 /**
  * A line for each of `series` (`{ label, values }`, as many as `times`) over `times` (epoch milliseconds). `unit` is on the axis; `summary` is what a screen
  * reader gets instead of the lines. The legend has the values below the pointer, and the last ones otherwise.
+ `hasPoints` shows
+ * each value by a point, for lines with gaps.
  */
-export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
+export const Chart = ({ hasPoints = false, height = 180, series, summary, times, unit = "" }) => {
   const box = useRef()
   const plot = useRef()
   const shape = `${series.map(({ label }) => label).join("\n")}${unit}${isUtc()}`
@@ -67,7 +69,7 @@ export const Chart = ({ height = 180, series, summary, times, unit = "" }) => {
               label,
               stroke: colour(seriesColours[i % seriesColours.length]),
               width: 1.5,
-              points: { size: 5 },
+              points: hasPoints ? { show: true, size: 5 } : { size: 5 },
               value: (_, value) =>
                 value === null || value === undefined ? "–" : `${number(value)}${unit && ` ${unit}`}`
             }))
