@@ -89,7 +89,7 @@ export const readHotKeys = (parts: HotKeyParts): Effect.Effect<void, never, Scop
       Effect.sync(() => {
         const lines = createInterface({ input: process.stdin })
         lines.on("line", (line) => onLine(keys, line, parts.show))
-        parts.show("h + Enter lists what can be typed here\n")
+        parts.show("o + Enter opens the console in a browser; h + Enter lists what else can be typed here\n")
         return lines
       }),
       (lines) =>

@@ -1,0 +1,93 @@
+// What the console computes without a browser: the sentence about an application, the places of a graph's nodes, and lines with gaps.
+import { expect, test } from "vitest"
+
+const root = new URL("../../../src/console/lib/", import.meta.url)
+// the console is plain JavaScript without types
+// oxlint-disable-next-line typescript/no-explicit-any -- see above
+const load = (name: string): Promise<any> => import(new URL(name, root).href)
+const { sentenceOf } = await load("sentence.js")
+const { placed, related } = await load("graph.js")
+const { linesOf, stateOf } = await load("spans.js")
+
+const nothing = { topics: [], aggregates: [], projections: [], views: [] }
+test("the sentence names what is declared, shortens long lists, and says what is seen", () => {
+  expect(sentenceOf({ name: "empty", ...nothing }, { records: 0 })).toBe(
+    "empty declares nothing yet: nothing has come in yet."
+  )
+  const orders = {
+    ...nothing,
+    name: "orders",
+    aggregates: [{ name: "order" }],
+    projections: [{ tables: ["orders"], windows: [] }]
+  }
+  expect(sentenceOf(orders, { records: 3 })).toBe(
+    "orders decides the commands of order, and keeps orders: its topics have 3 records."
+  )
+  const rides = {
+    ...nothing,
+    name: "rides",
+    topics: [
+      { name: "rides.v1", kind: "events", types: ["a", "b", "c", "d", "e"], dead_letters: false },
+      { name: "bills.v1", kind: "derived", types: [], dead_letters: false },
+      { name: "rides.v1.bills.dlq", kind: "derived", types: [], dead_letters: true }
+    ],
+    projections: [{ tables: ["users"], windows: ["per_hour"] }]
+  }
+  expect(sentenceOf(rides, { records: 9, rate: 12.4, delay: 8 })).toBe(
+    "rides turns a, b, c and 2 more events into users and per_hour, and publishes bills.v1: 12 events come in a second, and a row is there 8 ms after its event was stored."
+  )
+})
+
+test("a graph of 30 projections has a column for each step, also where parts of it are circles", () => {
+  const projections = Array.from({ length: 30 }, (_, i) => `p${i}`)
+  const edges = projections.flatMap((one, i) => [
+    { from: "source", to: one },
+    { from: one, to: `t${i}` }
+  ])
+  // what the first publishes is read by a policy, whose commands lead back to the source
+  edges.push({ from: "t0", to: "policy" }, { from: "policy", to: "source" }, { from: "nobody", to: "t0" })
+  const ids = ["source", ...projections, ...projections.map((_, i) => `t${i}`), "policy", "view"]
+  const graph = placed(
+    ids.map((id) => ({ id, ...(id === "view" && { beside: "t3" }) })),
+    edges
+  )
+  const column = new Map(graph.nodes.map((one: { id: string; column: number }) => [one.id, one.column]))
+  expect([column.get("source"), column.get("p7"), column.get("t7"), column.get("policy"), column.get("view")]).toEqual([
+    0, 1, 2, 3, 2
+  ])
+  expect(graph.columns).toBe(4)
+  expect(graph.edges.filter(({ isBack }: { isBack: boolean }) => isBack)).toMatchObject([{ from: "policy" }])
+  // each place has one node
+  const places = graph.nodes.map((one: { column: number; row: number }) => `${one.column} ${one.row}`)
+  expect(new Set(places).size).toBe(ids.length)
+  expect([...related(edges, "t5")].toSorted()).toEqual(
+    ["p0", "p5", "policy", "source", "t0", "t5", "nobody"].toSorted()
+  )
+})
+
+test("lines have a gap where a key has no window, and exact numbers of rows are numbers of a chart", () => {
+  const hour = 3_600_000
+  const row = (at: number, n: unknown) => ({ window_start: new Date(at * hour).toISOString(), n })
+  const lines = linesOf([[row(3, 1), row(0, { text: "12345678901234567890" })], [row(1, 7)]], {
+    column: "n",
+    start: "window_start",
+    everyMs: hour
+  })
+  expect(lines.times).toEqual([0, hour, 2 * hour, 3 * hour])
+  expect(lines.values).toEqual([
+    [12345678901234567000, null, null, 1],
+    [null, 7, null, null]
+  ])
+})
+
+test("a window is closed once all partitions have passed its end and its grace", () => {
+  const of = (...streamTimes: ReadonlyArray<number>) => stateOf(0, { sizeMs: 100, graceMs: 10, streamTimes })
+  expect([of(), of(109), of(110), of(110, 50), of(200, 110)]).toEqual([
+    undefined,
+    "open",
+    "closed",
+    "closing",
+    "closed"
+  ])
+  expect(stateOf(0, { sizeMs: null, graceMs: 0, streamTimes: [9] })).toBeUndefined()
+})
