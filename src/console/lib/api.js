@@ -112,8 +112,8 @@ export const useCredential = () => {
 
 /** Whether an error may end by itself: the server is away, is starting, or is busy. */
 const isPassing = ({ status }) => status === 0 || status === 429 || status === 502 || status === 503 || status === 504
-/** How long a GET request may take, and when one is repeated that failed and may succeed later, in milliseconds. */
-const asks = { patience: 30_000, again: 2_000 }
+/** How long a GET request may take, and when one is repeated that failed and may succeed later, or that the credential may not send, in milliseconds. */
+const asks = { patience: 30_000, again: 2_000, refused: 30_000 }
 /**
  * Asks for `path` until the returned function is called: every `every` milliseconds while the page is visible, or once, and again when the server is back
  * or another process answers; at most until `until(data)` holds. `onData` and `onError` get what comes.
@@ -143,8 +143,9 @@ const keepAsking = (path, { accept, every, onData, onError, until }) => {
       if (stop.signal.aborted) return
       setOnline(error.status !== 0)
       onError(error)
-      // an answer that will not change is not asked for again, a server that is away is
-      again(every ?? (isPassing(error) ? asks.again : undefined))
+      // an answer that will not change is not asked for again, a server that is away is; what a credential may not see is asked for seldom
+      if (error.status === 403) again(every && Math.max(every, asks.refused))
+      else again(every ?? (isPassing(error) ? asks.again : undefined))
     } finally {
       isAsking = false
     }

@@ -207,7 +207,7 @@ const Pipeline = ({ application, query, status, topics, windows }) => {
     ${
       parts.nodes.length === 0
         ? html`<${Empty}
-            title=${only === "wrong" ? "Nothing is halted, paused or failing" : `No part has ${text} in its name`}
+            title=${only === "wrong" ? "Nothing is halted, paused or failing" : `No part has ${visible(text)} in its name`}
             ><a href=${linkTo("pipeline", { as })}>Show all</a><//
           >`
         : html`<section class="card">

@@ -249,8 +249,14 @@ const All = ({ kinds, log, query: { text = "" }, rates, topics }) => {
       ${
         shown.length === 0
           ? html`<${Empty}
-              title=${topics.length === 0 ? "No topic is declared" : `No topic has ${text} in its name`}
-            />`
+              title=${topics.length === 0 ? "No topic is declared" : `No topic has ${visible(text)} in its name`}
+            >
+              ${
+                topics.length === 0
+                  ? html`<p>A projection declares what it reads and publishes: <code>Topic.events</code>.</p>`
+                  : html`<p><a href=${linkTo("topics")}>All topics</a></p>`
+              }
+            <//>`
           : html`<${Table}
               caption="Topics"
               rows=${shown}
@@ -289,7 +295,7 @@ const Topics = ({ application, found: { log, topics }, name, query }) => {
   const topic = topics.find((one) => one.name === name)
   if (topic !== undefined) return html`<${One} key=${name} topic=${topic} kind=${kinds.get(name)} rates=${rates} />`
   if (name !== undefined)
-    return html`<${Empty} title=${`There is no topic ${name}`}><a href=${linkTo("topics")}>All topics</a><//>`
+    return html`<${Empty} title=${`There is no topic ${visible(name)}`}><a href=${linkTo("topics")}>All topics</a><//>`
   return html`<${All} log=${log} topics=${topics} kinds=${kinds} rates=${rates} query=${query} />`
 }
 
@@ -297,7 +303,7 @@ export default ({ path: [name], query }) => {
   const list = useGet("/v1/operations/topics", { every: 3_000 })
   const application = useGet("/v1/operations/application")
   return html`<header class="head">
-      <h1>${name === undefined ? "Topics" : html`<a href=${linkTo("topics")}>Topics</a> / ${name}`}</h1>
+      <h1>${name === undefined ? "Topics" : html`<a href=${linkTo("topics")}>Topics</a> / ${visible(name)}`}</h1>
     </header>
     <${Loaded} of=${application.data === undefined ? application : list}>
       ${(found) => html`<${Topics} application=${application.data} found=${found} name=${name} query=${query} />`}

@@ -1,6 +1,6 @@
 // Windows: the columns of a window as lines over time, for one key or several, and the same as a table.
 import { useGet, withQuery } from "../lib/api.js"
-import { counted, duration, number, shellWord, zone } from "../lib/format.js"
+import { counted, duration, number, shellWord, visible, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
@@ -22,7 +22,7 @@ const partsOf = ({ columns, key }) => {
     values: columns.filter(({ name, type }) => isNumber(type) && !key.includes(name)).map(({ name }) => name)
   }
 }
-const textOf = (key) => key.map((one) => String(one)).join(" · ")
+const textOf = (key) => key.map((one) => visible(String(one))).join(" · ")
 /** The keys in the address, as `[["N1"],["N2"]]`; undefined if they cannot be read. */
 const keysIn = (text, width) => {
   try {
