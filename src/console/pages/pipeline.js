@@ -32,7 +32,7 @@ const Line = ({ edge: { from, isBack, kind, label, state, to, waits }, isActive,
   const [a, b] = [nodes.get(from), nodes.get(to)]
   const end = at(b)
   return html`<g class=${`edge ${kind.replaceAll(" ", "-")} ${state ?? ""} ${isActive ? "active" : ""}`}>
-    <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)"><title>${a.label} ${kind} ${b.label}</title></path>
+    <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)" />
     ${label && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 - 7} text-anchor="end">${label}</text>`}
     ${waits && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 + 15} text-anchor="end">${clipped(waits, 18)}</text>`}
   </g>`
@@ -40,23 +40,39 @@ const Line = ({ edge: { from, isBack, kind, label, state, to, waits }, isActive,
 const Box = ({ node, onActive }) => {
   const { href, id, isFollower, kind, label, note, reason, state } = node
   const { x, y } = at(node)
+  const [name, more] = [clipped(label), clipped(note, 25)]
   const set = () => onActive(id)
   const unset = () => onActive(undefined)
+  // what is seen, then what is cut off or not seen
+  const rest = [
+    name === label ? "" : label,
+    more === note ? "" : note,
+    note === kind ? "" : kind,
+    reason && visible(reason)
+  ]
   return html`<a
     class=${`box ${state} ${isFollower ? "follower" : ""} ${kind.replaceAll(/[ ,]+/g, "-")}`}
     href=${href}
-    aria-label=${`${kind} ${label}${note === kind ? "" : `: ${note}`}${reason ? `, ${reason}` : ""}`}
+    aria-label=${[`${name} ${more}`, ...rest.filter(Boolean)].join(", ")}
     onFocus=${set}
     onBlur=${unset}
     onMouseEnter=${set}
     onMouseLeave=${unset}
   >
-    <title>${`${label}\n${kind}: ${note}${reason ? `\n${reason}` : ""}`}</title>
     <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
-    <text x=${x + 12} y=${y + 19}>${clipped(label)}</text>
-    <text class="quiet" x=${x + 12} y=${y + 36}>${clipped(note, 25)}</text>
+    <text x=${x + 12} y=${y + 19}>${name}</text>
+    <text class="quiet" x=${x + 12} y=${y + 36}>${more}</text>
   </a>`
 }
+/** The whole text of the part below the pointer, or that has the focus. */
+const About = ({ node }) =>
+  html`<p class="quiet" aria-hidden="true">
+    ${
+      node === undefined
+        ? "Point to a part to see its name and what is at it."
+        : `${node.label}, ${node.kind}${node.note === node.kind ? "" : `: ${node.note}`}${node.reason ? `; ${visible(node.reason)}` : ""}`
+    }
+  </p>`
 const Graph = ({ edges, nodes }) => {
   const [active, setActive] = useState()
   // the places change with the parts, not with their numbers
@@ -72,24 +88,25 @@ const Graph = ({ edges, nodes }) => {
   const width = layout.columns * (box.width + box.between) - box.between + 2
   const height = Math.max(...shown.map(({ row }) => row + 1)) * (box.height + box.gap) + 8
   return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
-    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`}>
-      <defs>
-        <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
-          <path d="M0 0 L8 4 L0 8 z" />
-        </marker>
-      </defs>
-      ${lines.map(
-        (edge) =>
-          html`<${Line}
-            key=${`${edge.from} ${edge.to} ${edge.kind}`}
-            edge=${edge}
-            nodes=${byId}
-            isActive=${active === edge.from || active === edge.to}
-          />`
-      )}
-      ${shown.map((node) => html`<${Box} key=${node.id} node=${node} onActive=${setActive} />`)}
-    </svg>
-  </div>`
+      <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`}>
+        <defs>
+          <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+            <path d="M0 0 L8 4 L0 8 z" />
+          </marker>
+        </defs>
+        ${lines.map(
+          (edge) =>
+            html`<${Line}
+              key=${`${edge.from} ${edge.to} ${edge.kind}`}
+              edge=${edge}
+              nodes=${byId}
+              isActive=${active === edge.from || active === edge.to}
+            />`
+        )}
+        ${shown.map((node) => html`<${Box} key=${node.id} node=${node} onActive=${setActive} />`)}
+      </svg>
+    </div>
+    <${About} node=${byId.get(active)} />`
 }
 
 const List = ({ edges, nodes }) => {

@@ -130,7 +130,7 @@ export default ({ query }) => {
                     hasFilter
                       ? html`<p><a href=${linkTo("timers")}>Show all</a></p>`
                       : html`<p>
-                          ${senders.length > 0 ? `${senders.map(({ name }) => name).join(", ")} send commands; they are here until they are executed.` : "A policy sets timers with out.timer: see Policy.make."}
+                          ${senders.length > 0 ? `What ${senders.map(({ name }) => name).join(", ")} ${senders.length === 1 ? "sends" : "send"} is here until it is executed.` : "A policy sets timers with out.timer: see Policy.make."}
                         </p>`
                   }
                 <//>`

@@ -73,7 +73,12 @@ const Readers = ({ readers, topic }) =>
 const settingsOf = ({ action, declared, partitions, settings }) => {
   const isMissing = action === "create"
   const given = [
-    ["partitions", number(declared.partitions), number(partitions.length), partitions.length !== declared.partitions],
+    [
+      "partitions",
+      counted(declared.partitions, "partition"),
+      counted(partitions.length, "partition"),
+      partitions.length !== declared.partitions
+    ],
     ["kind", declared.compacted ? "compacted: the newest value of each key" : "a log: every record"],
     ["retention", declared.retention_ms === null ? "records are kept" : `${duration(declared.retention_ms)}`]
   ]

@@ -101,7 +101,7 @@ suite("the overview and what is beside it", () => {
     await sees(page, "1 partition halted")
     await sees(page, "the disk is full")
     await show(page, "#/pipeline?only=wrong&as=graph")
-    await page.getByRole("link", { name: /^policy unpaid: 1 partition halted, the disk is full/ }).waitFor()
+    await page.getByRole("link", { name: /^unpaid 1 partition halted, policy, the disk is full/ }).waitFor()
     await sql`update millrace.progress set halted = null where projection = 'unpaid'`
     await sees(page, "Nothing is halted, paused or failing")
     await close()
@@ -110,7 +110,7 @@ suite("the overview and what is beside it", () => {
   test("the pipeline has lookups, commands and relays as links of their own, as a graph by keyboard and as a list", async () => {
     const { close, errors, page } = await openConsole(browser, url())
     await show(page, "#/pipeline?as=graph")
-    const link = page.getByRole("link", { name: /^projection signals/ })
+    const link = page.getByRole("link", { name: "signals projection", exact: true })
     await link.focus()
     await page.locator(".graph .edge.active").first().waitFor({ state: "attached" })
     for (const kind of ["reads", "looks-up", "sends-commands-to", "publishes", "writes", "is-published-by"])
