@@ -46,6 +46,21 @@ export const shapeOf = (aggregate: Aggregate.Any): string => {
   return shape
 }
 
+/** The JSON of a state that was loaded. Fails with `AggregateFailed` if `evolve` made one that does not fit the aggregate's schema. */
+export const encodedState = (
+  aggregate: Aggregate.Any,
+  stream: string,
+  state: unknown
+): Effect.Effect<unknown, AggregateFailed> =>
+  Effect.try({
+    try: () => aggregate.encodeState(state as never),
+    catch: (cause) => {
+      const reason = `it made a state that does not fit the schema of \`state\`: ${reasonOf(cause)}`
+      const at = { aggregate: aggregate.name, stream, command: undefined, operation: "evolve" } as const
+      return new AggregateFailed({ ...at, reason, cause })
+    }
+  })
+
 /** The JSON text of a snapshot. Throws if the state does not fit its schema. */
 export const snapshotText = <State>(aggregate: Aggregate.Any, { state, subjects }: StreamState<State>): string =>
   JSON.stringify({ state: aggregate.encodeState(state), subjects: [...subjects] })

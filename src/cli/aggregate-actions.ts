@@ -14,6 +14,7 @@ import {
 } from "../aggregate/errors.ts"
 import { SubjectErased } from "../erasure/errors.ts"
 import { InvalidCommand } from "../aggregate/failures.ts"
+import { encodedState } from "../aggregate/state.ts"
 import { EventStore, type Expected } from "../aggregate/event-store.ts"
 import { aggregateHeaders } from "../log/envelope.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
@@ -249,7 +250,7 @@ export const show = Effect.fnUntraced(function* (flags: ShowFlags) {
       message: `${aggregate.name} ${id} has version ${version}, not yet ${asked}`,
       try: `--version from 1 to ${version}`
     })
-  const encoded = aggregate.encodeState(state)
+  const encoded = yield* Effect.mapError(encodedState(aggregate, id, state), asRefused)
   yield* print(
     json
       ? JSON.stringify({ version, state: encoded })

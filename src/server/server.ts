@@ -160,19 +160,25 @@ const problemOf = (error: FastifyError | Problem, limits: Limits, isAggregate: b
 }
 
 const isAggregatePath = ({ url }: FastifyRequest): boolean => url.startsWith("/v1/aggregates/")
+/** Logs an error that its answer says nothing of, but for the trace id. */
+type Report = (error: Error, traceId: string) => void
+const reporting =
+  (context: Context.Context<never>): Report =>
+  (error, traceId) =>
+    void Effect.runForkWith(context)(Effect.logError(`the request with the trace id ${traceId} failed`, error))
 /** Answers errors: as `application/problem+json` on the routes of aggregates. */
 const errorHandler =
-  (metrics: Metrics, limits: Limits, isAggregate: boolean) =>
+  (metrics: Metrics, limits: Limits, report: Report, isAggregate: boolean) =>
   (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
     const problem = problemOf(error, limits, isAggregate)
     const isDetailed = isAggregate || (request.is404 && isAggregatePath(request))
-    if (problem.status >= 500 && !(error instanceof Problem)) request.log.error(error)
+    const { traceId } = traceFor(request)
+    if (problem.code === "internal_error") report(error, traceId)
     metrics.refused(problem.code)
     // the rest of the body is not read
     if (problem.status === 408) reply.header("connection", "close")
     if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
       reply.header("retry-after", problem.retryAfter)
-    const { traceId } = traceFor(request)
     return reply
       .code(problem.status)
       .type(isDetailed ? problemJson : "application/json; charset=utf-8")
@@ -189,8 +195,8 @@ const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) =
     .type(isDetailed ? problemJson : "application/json; charset=utf-8")
     .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
 }
-const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits): void => {
-  app.setErrorHandler(errorHandler(metrics, limits, false))
+const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, report: Report): void => {
+  app.setErrorHandler(errorHandler(metrics, limits, report, false))
   app.addHook("onSend", (request, reply, payload, done) => {
     reply.header("traceparent", traceFor(request).traceparent)
     done(null, payload)
@@ -305,7 +311,7 @@ const build = async (
   const { refuseOthers } = routeMethods(app, options.isStarting === true)
   await allowOrigins(app, origins)
   guard(app, options.access ?? openAccess)
-  answers(app, metrics, limits)
+  answers(app, metrics, limits, reporting(context))
   refuseOthers()
   refuseUnknownParameters(app)
   await protect(app, options.rateLimits ?? {}, limits)
@@ -359,7 +365,7 @@ const routesOf =
     }
     if (eventStore !== undefined)
       await app.register(async (inner) => {
-        inner.setErrorHandler(errorHandler(metrics, limits, true))
+        inner.setErrorHandler(errorHandler(metrics, limits, reporting(context), true))
         const bounds = (topic: string) => boundsOf({ log, context }, topic)
         const parts = { aggregates, context: Context.add(context, EventStore, eventStore), held, limits, bounds }
         if (hasCommands) commands(inner, parts)

@@ -38,7 +38,8 @@ const Counter = Aggregate.make({
   name: "counter",
   events: [Counted],
   commands: { count: { n: Schema.Int }, "take.over": {}, fail: {} },
-  state: Schema.Struct({ sum: Schema.Int }),
+  // `evolve` can make states that do not fit
+  state: Schema.Struct({ sum: Schema.Int.check(Schema.isGreaterThan(-50)) }),
   initial: { sum: 0 },
   evolve: { counted: ({ sum }, { n }) => ({ sum: sum + n }) },
   decide: {

@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { Aggregate } from "../../aggregate/aggregate.ts"
 import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
+import { encodedState } from "../../aggregate/state.ts"
 import { positionToken } from "../../log/position-token.ts"
 import { tenantFor } from "../access/access.ts"
 import type { BodyMemory } from "../http/body.ts"
@@ -223,7 +224,8 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     }
     reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
     if (isKnown(request.headers, version)) return reply.code(304).send()
-    return reply.type(jsonType).send(JSON.stringify({ version, state: aggregate.encodeState(state) }))
+    const encoded = await readOf(parts, encodedState(aggregate, id, state))
+    return reply.type(jsonType).send(JSON.stringify({ version, state: encoded }))
   })
   app.get(`${path}/events`, reading("from", "limit", "waitFor"), async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)

@@ -1,7 +1,7 @@
 // Bad input to the routes of aggregates, and event stores that fail: each is answered by a problem that says what to do.
 import { connect } from "node:net"
 import * as Effect from "effect/Effect"
-import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest"
 import { EventStoreError, InlineFailed, InlineMissing, TimerGone } from "../../../src/aggregate/errors.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
 
@@ -252,8 +252,6 @@ describe("bad input", () => {
     ["a page of 0 events", "alert-case/a/events?limit=0", undefined, {}, 400, "invalid_parameter", /from 1 to 1000/],
     ["a state of no aggregate", "alert-cases/a", undefined, {}, 404, "unknown_aggregate", /did you mean alert-case/],
     ["a state of an id with NUL", "alert-case/%00", undefined, {}, 400, "invalid_id", /NUL/],
-    ["a state of no id", "alert-case", undefined, {}, 400, "invalid_id", /1 to 1,000/],
-    ["a state of an empty id", "alert-case/", undefined, {}, 400, "invalid_id", /1 to 1,000/],
     ["a state of an id that is no UTF-8", "alert-case/%ff", undefined, {}, 400, "invalid_url", /percent-encode/]
   ])("%s", async (_, path, body, headers, status, code, advice) => {
     const answer = await call(server, path, body, headers)
@@ -280,11 +278,38 @@ describe("bad input", () => {
     expect(JSON.parse(text.split("\r\n\r\n")[1]!)).toMatchObject({ error: { code: "headers_too_large" } })
   })
 
+  test.each(["alert-case", "alert-case/"])("no id, as in %s, asks for the streams of the aggregate", async (path) => {
+    const { body, status } = await call(server, path)
+    expect([status, Array.isArray(body.streams)]).toEqual([200, true])
+  })
+
   test("a decider that throws gets 500, and says nothing about its inside", async () => {
     const { body, status } = await call(server, "counter/a/commands/fail", {})
     expect([status, body.error.code]).toEqual([500, "aggregate_failed"])
     expect(JSON.stringify(body)).not.toContain("a bug in decide")
   })
+})
+
+test("a state that does not fit its schema gets 500 `aggregate_failed`, and the log says which field", async () => {
+  const log = vi.spyOn(console, "log").mockImplementation(() => undefined)
+  expect((await call(server, "counter/unfit/commands/count", { n: -99 })).status).toBe(201)
+  const { body, status } = await call(server, "counter/unfit")
+  const lines = log.mock.calls.map(String).join("\n")
+  log.mockRestore()
+  expect([status, body.error.code]).toEqual([500, "aggregate_failed"])
+  expect(lines).toContain('counter "unfit": `evolve` failed: it made a state that does not fit the schema of `state`')
+  expect(lines).toContain('["sum"]')
+})
+test("an error that nobody expected gets 500 `internal_error`, and the log has it with the trace id", async () => {
+  const failing = await startServer((store) => ({ ...store, load: () => Effect.die(new Error("a bug of the store")) }))
+  const log = vi.spyOn(console, "log").mockImplementation(() => undefined)
+  const { body, status } = await call(failing, "counter/a")
+  const lines = log.mock.calls.map(String).join("\n")
+  log.mockRestore()
+  await failing.stop()
+  expect([status, body.error.code]).toEqual([500, "internal_error"])
+  expect(lines).toContain(`the request with the trace id ${body.trace_id} failed`)
+  expect(lines).toContain("a bug of the store")
 })
 
 describe("a store that fails", () => {
