@@ -38,7 +38,14 @@ test("errors.md has every code, every tag and every name of an error that the so
   expect(names).toContain("UnacceptableRecord")
   expect(states.length).toBeGreaterThan(3)
   // what others say in their place: dead letters, commands, and answers over HTTP
-  const unnamed = new Set(["RepeatedRejection", "CannotCreate", "RefusedToken", "KeysUnavailable"])
+  const unnamed = new Set([
+    "RepeatedRejection",
+    "CannotCreate",
+    "RefusedToken",
+    "KeysUnavailable",
+    // it has the name of its cause
+    "UnreadablePersonal"
+  ])
   const [, http = ""] = /\n## HTTP\n([\s\S]*?)\n## /.exec(page("errors")) ?? []
   expect(
     all(http, /^\| `(\w+)`/gm)

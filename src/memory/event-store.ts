@@ -322,11 +322,14 @@ const makeStore = (log: Log["Service"], inline: InlineRows) => {
       stream.closed ??= "archived"
     }, one.withPermit)
   })
-  /** Deletes the snapshots that may have a subject's data. */
-  const forget = (subject: string) => {
+  /** Deletes the snapshots that may have a subject's data, and returns how many there were. */
+  const forget = (subject: string): number => {
+    let deleted = 0
     for (const { streams: all } of streams.topics.values())
       for (const { snapshots } of all.values())
-        for (const [shape, { subjects }] of snapshots) if (subjects.includes(subject)) snapshots.delete(shape)
+        for (const [shape, { subjects }] of snapshots)
+          if (subjects.includes(subject) && snapshots.delete(shape)) deleted++
+    return deleted
   }
   return { store, forget }
 }
@@ -336,8 +339,8 @@ const layerOf = (inline: InlineRows): Layer.Layer<EventStore | Log | SubjectKeys
     const { log } = MemoryLog.make()
     const { forget, store } = makeStore(log, inline)
     const keys = MemoryKeys.make((subject) => {
-      forget(subject)
       executorOf(sealed).forget()
+      return forget(subject)
     })
     const sealed = sealing(store, keys)
     return Context.make(EventStore, sealed).pipe(Context.add(Log, log), Context.add(SubjectKeys, keys))

@@ -5,8 +5,8 @@ import { SubjectErased } from "../erasure/errors.ts"
 import type { SubjectKey } from "../erasure/sealed.ts"
 import { SubjectKeys } from "../erasure/subject-keys.ts"
 
-/** Keys in memory. `erased` is called after each erasure, with the subject. */
-export const make = (erased: (subject: string) => void): SubjectKeys["Service"] => {
+/** Keys in memory. `erased` is called after each erasure, with the subject; it returns how many snapshots it deleted. */
+export const make = (erased: (subject: string) => number): SubjectKeys["Service"] => {
   /** The keys of each subject, in the order of their numbers; null: destroyed. */
   const keys = new Map<string, Array<Uint8Array | null>>()
   const of = (subject: string) => {
@@ -35,8 +35,7 @@ export const make = (erased: (subject: string) => void): SubjectKeys["Service"] 
         const destroyed = all.filter((key) => key !== null).length
         if (all.length === 0) all.push(null)
         all.fill(null)
-        erased(subject)
-        return { subject, keys: destroyed, snapshots: 0, number: all.length }
+        return { subject, keys: destroyed, snapshots: erased(subject), number: all.length }
       }),
     readmit: (subject) =>
       Effect.sync(() => {

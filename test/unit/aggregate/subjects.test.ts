@@ -2,7 +2,8 @@
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Schema } from "effect"
-import { Aggregate, Event, InvalidCommand, Personal, SubjectKeys } from "../../../src/index.ts"
+import { shapeOf } from "../../../src/aggregate/state.ts"
+import { Aggregate, Event, EventStore, InvalidCommand, Personal, SubjectKeys } from "../../../src/index.ts"
 import { thrownAt } from "../../../src/dead-letter/event-failure.ts"
 import { MemoryEventStore } from "../../../src/testing/testing.ts"
 import { problemOf } from "../../../src/server/aggregates/answers.ts"
@@ -73,3 +74,21 @@ it("where an error was thrown has nothing of its message", () => {
   assert.isUndefined(thrownAt(error))
   assert.isUndefined(thrownAt("ada@example.org"))
 })
+
+it.effect("an erasure counts the snapshots that it deletes, and a snapshot is read while its keys exist", () =>
+  Effect.gen(function* () {
+    const Remembering = { ...Customer, snapshotEvery: 1 } as typeof Customer
+    yield* Aggregate.execute(Remembering, "s", { type: "register", customer: "c", club: "a", phone: "1" })
+    const store = yield* EventStore
+    const shape = shapeOf(Remembering as never)
+    let page = yield* store.load("customer", "s", { shape })
+    while (page.snapshot === undefined) {
+      yield* Effect.yieldNow
+      page = yield* store.load("customer", "s", { shape })
+    }
+    assert.include(page.snapshot.state, `"phone":"1"`)
+    const erased = yield* (yield* SubjectKeys).erase("c")
+    assert.deepInclude(erased, { keys: 1, snapshots: 1 })
+    assert.isUndefined((yield* store.load("customer", "s", { shape })).snapshot)
+  }).pipe(Effect.provide(MemoryEventStore.layer))
+)
