@@ -67,6 +67,16 @@ interface Topic {
 /** Compares texts by their bytes of UTF-8, as PostgreSQL does. */
 const byBytes = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b))
 
+/** Deletes the snapshots that may have a subject's data, and returns how many there were. */
+const deleteSnapshots = (topics: ReadonlyMap<string, Topic>, subject: string): number => {
+  let deleted = 0
+  for (const { streams } of topics.values())
+    for (const { snapshots } of streams.values())
+      for (const [shape, { subjects }] of snapshots)
+        if (subjects.includes(subject) && snapshots.delete(shape)) deleted++
+  return deleted
+}
+
 const fits = (expected: Expected, version: number): boolean => {
   if (expected === "any") return true
   return expected === "exists" ? version > 0 : version === (expected === "noStream" ? 0 : expected)
@@ -322,15 +332,7 @@ const makeStore = (log: Log["Service"], inline: InlineRows) => {
       stream.closed ??= "archived"
     }, one.withPermit)
   })
-  /** Deletes the snapshots that may have a subject's data, and returns how many there were. */
-  const forget = (subject: string): number => {
-    let deleted = 0
-    for (const { streams: all } of streams.topics.values())
-      for (const { snapshots } of all.values())
-        for (const [shape, { subjects }] of snapshots)
-          if (subjects.includes(subject) && snapshots.delete(shape)) deleted++
-    return deleted
-  }
+  const forget = (subject: string) => deleteSnapshots(streams.topics, subject)
   return { store, forget }
 }
 
