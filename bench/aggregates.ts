@@ -1,4 +1,5 @@
-// The event store beside Emmett's, on one embedded PostgreSQL, in turn: appends a second on one stream and on 1,000, and loads. With `--http`: how
+// The event store beside Emmett's, on one embedded PostgreSQL, in turn: appends a second on one stream and on 1,000, and loads, each with the processor
+// time of this process and of the server in microseconds. With `--http`: how
 // long a command over HTTP takes until its rows can be read; with `--http --pulsar`: also until a consumer of Pulsar has its event, over each transport.
 // Uses the broker of MILLRACE_PULSAR_URL, or starts one.
 import { loadavg } from "node:os"
@@ -8,13 +9,15 @@ import { AlertCase, CaseOpened } from "../aggregates/alert-case.ts"
 import { Aggregate } from "../src/aggregate/aggregate.ts"
 import { EventStore, type NewEvent } from "../src/aggregate/event-store.ts"
 import { shapeOf } from "../src/aggregate/state.ts"
-import { connect } from "../src/postgres/client/client.ts"
+import { connect, type Sql } from "../src/postgres/client/client.ts"
 import * as PostgresEvents from "../src/postgres/events/events.ts"
 import { shared } from "../stack/testing.ts"
 import { databaseOn, server } from "../test/support/postgres.ts"
 import { transports } from "../test/support/stack.ts"
 import { measureHttp, measurePulsar } from "./aggregates-http.ts"
 import { openEmmett, type EmmettStore } from "./emmett/emmett.ts"
+import { median } from "./rounds.ts"
+import { serverCpuSeconds } from "./system.ts"
 
 const { values } = parseArgs({
   options: {
@@ -65,8 +68,27 @@ const waysOf = (store: Store, emmett: EmmettStore | undefined): Readonly<Record<
       )
     )
 })
+/** Processor time so far in microseconds, of this process and of the server. The server is counted in hundredths of a second. */
+const cpuOf = async (sql: Sql) => {
+  const { system, user } = process.cpuUsage()
+  return { node: system + user, postgres: (await serverCpuSeconds(sql)) * 1e6 }
+}
+type Cpu = Awaited<ReturnType<typeof cpuOf>>
+const cpuSince = async (sql: Sql, before: Cpu, times: number): Promise<Cpu> => {
+  const { node, postgres } = await cpuOf(sql)
+  return { node: (node - before.node) / times, postgres: (postgres - before.postgres) / times }
+}
+/** The medians of several runs by name, as `"98 + 239"`: node and PostgreSQL. */
+const shownCpu = (found: ReadonlyMap<string, ReadonlyArray<{ readonly cpu: Cpu }>>) =>
+  Object.fromEntries(
+    [...found].map(([name, all]) => {
+      const of = (part: keyof Cpu) => Math.round(median(all.map(({ cpu }) => cpu[part])))
+      return [name, `${of("node")} + ${of("postgres")}`]
+    })
+  )
 /** Appends a second by so many writers, and how many failed. */
-const rateOf = async (write: Append, writers: number, streamOf: (i: number) => string) => {
+const rateOf = async (sql: Sql, write: Append, writers: number, streamOf: (i: number) => string) => {
+  const cpu = await cpuOf(sql)
   const began = performance.now()
   const end = began + seconds * 1_000
   let [appended, failed] = [0, 0]
@@ -81,16 +103,16 @@ const rateOf = async (write: Append, writers: number, streamOf: (i: number) => s
     }
   }
   await Promise.all(Array.from({ length: writers }, (_, i) => writer(i)))
-  return { rate: Math.round((appended / (performance.now() - began)) * 1_000), failed }
+  const rate = Math.round((appended / (performance.now() - began)) * 1_000)
+  return { rate, failed, cpu: await cpuSince(sql, cpu, appended) }
 }
-const median = (all: ReadonlyArray<number>) => all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)]!
 
-const measureAppends = Effect.fnUntraced(function* (store: Store, emmett: EmmettStore | undefined) {
+const measureAppends = Effect.fnUntraced(function* (sql: Sql, store: Store, emmett: EmmettStore | undefined) {
   const ways = waysOf(store, emmett)
   const figures: Record<string, object> = {}
   for (const streams of [1, 1_000])
     for (const writers of numbers(values.writers)) {
-      const found = new Map<string, Array<{ readonly rate: number; readonly failed: number }>>()
+      const found = new Map<string, Array<Awaited<ReturnType<typeof rateOf>>>>()
       for (let run = 0; run < runs; run++)
         for (const [name, write] of Object.entries(ways)) {
           const prefix = `${name}${streams}x${writers}x${run}-`
@@ -101,21 +123,21 @@ const measureAppends = Effect.fnUntraced(function* (store: Store, emmett: Emmett
               (i) => append(store, `${prefix}${i}`),
               { concurrency: "unbounded" }
             )
-          const result = yield* Effect.promise(() => rateOf(write, writers, (i) => `${prefix}${i % streams}`))
+          const result = yield* Effect.promise(() => rateOf(sql, write, writers, (i) => `${prefix}${i % streams}`))
           found.set(name, [...(found.get(name) ?? []), result])
         }
       const rates = Object.fromEntries([...found].map(([name, all]) => [name, median(all.map(({ rate }) => rate))]))
       const { emmett: peer, millrace } = rates
-      const times = peer === undefined ? {} : { ratio: Math.round((millrace! / peer) * 10) / 10 }
+      const times = peer === undefined ? {} : { ratio: Math.round((millrace! / peer) * 100) / 100 }
       const failed = Object.fromEntries([...found].map(([name, all]) => [name, all.map((one) => one.failed)]))
       const name = `${streams === 1 ? "one stream" : `${streams} streams`}, ${writers} writers`
-      figures[name] = { ...rates, ...times, failed, load: loadavg()[0]!.toFixed(0) }
+      figures[name] = { ...rates, ...times, failed, cpuMicros: shownCpu(found), load: loadavg()[0]!.toFixed(0) }
       process.stderr.write(`${name}: ${JSON.stringify(figures[name])}\n`)
     }
   return figures
 })
 
-const measureLoads = Effect.fnUntraced(function* (store: Store, emmett: EmmettStore | undefined) {
+const measureLoads = Effect.fnUntraced(function* (sql: Sql, store: Store, emmett: EmmettStore | undefined) {
   const figures: Record<string, object> = {}
   const load = (stream: string) =>
     Effect.runPromise(Effect.provideService(Aggregate.load(AlertCase, stream), EventStore, store))
@@ -148,18 +170,22 @@ const measureLoads = Effect.fnUntraced(function* (store: Store, emmett: EmmettSt
       millrace: () => load(stream),
       snapshot: () => load(`${stream}-snapshot`)
     }
-    const times = events > 10_000 ? 1 : events > 100 ? 20 : 500
-    const found = new Map<string, Array<number>>()
+    const times = events > 10_000 ? 1 : events > 100 ? 20 : 1_000
+    const found = new Map<string, Array<{ readonly ms: number; readonly cpu: Cpu }>>()
     // the first run is for the compilers
     for (let run = 0; run <= runs; run++)
       for (const [name, read] of Object.entries(ways)) {
+        const before = yield* Effect.promise(() => cpuOf(sql))
         const began = performance.now()
         for (let i = 0; i < times; i++) yield* Effect.promise(read)
-        if (run > 0) found.set(name, [...(found.get(name) ?? []), (performance.now() - began) / times])
+        const ms = (performance.now() - began) / times
+        const cpu = yield* Effect.promise(() => cpuSince(sql, before, times))
+        if (run > 0) found.set(name, [...(found.get(name) ?? []), { ms, cpu }])
       }
-    const ms = Object.fromEntries([...found].map(([name, all]) => [name, Math.round(median(all) * 10) / 10]))
-    const ratio = ms["emmett"] === undefined ? {} : { ratio: Math.round((ms["emmett"] / ms["millrace"]!) * 10) / 10 }
-    figures[`load of ${events}`] = { ...ms, ...ratio, load: loadavg()[0]!.toFixed(0) }
+    const hundredths = (value: number) => Math.round(value * 100) / 100
+    const ms = Object.fromEntries([...found].map(([name, all]) => [name, hundredths(median(all.map((one) => one.ms)))]))
+    const ratio = ms["emmett"] === undefined ? {} : { ratio: hundredths(ms["emmett"] / ms["millrace"]!) }
+    figures[`load of ${events}`] = { ...ms, ...ratio, cpuMicros: shownCpu(found), load: loadavg()[0]!.toFixed(0) }
     process.stderr.write(`load of ${events}, ms: ${JSON.stringify(figures[`load of ${events}`])}\n`)
   }
   return figures
@@ -181,8 +207,8 @@ const main = Effect.gen(function* () {
   yield* store.declare([AlertCase])
   const peer = values.only === "millrace" ? undefined : yield* databaseOn(url)
   const emmett = peer && (yield* Effect.promise(() => openEmmett(peer.url)))
-  const appends = yield* measureAppends(store, emmett)
-  const loads = yield* measureLoads(store, emmett)
+  const appends = yield* measureAppends(sql, store, emmett)
+  const loads = yield* measureLoads(sql, store, emmett)
   if (emmett !== undefined) yield* Effect.promise(() => emmett.close())
   return { appendsPerSecond: appends, loadMs: loads, statements: statements() }
 })

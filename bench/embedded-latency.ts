@@ -4,7 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
-import postgres from "postgres"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { openDatabase } from "../src/system/database.ts"
 import { serverCpuSeconds } from "./system.ts"
 import { eventOf } from "./workload.ts"
 
@@ -25,13 +28,12 @@ const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "
 })
 // whatever goes wrong here, it does not live on
 process.once("exit", () => child.kill())
-const { database_url, url } = await new Promise<{ readonly url: string; readonly database_url: string }>(
-  (resolve, reject) => {
-    child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
-    child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
-  }
-)
-const sql = postgres(database_url, { max: 1, fetch_types: false })
+const { url } = await new Promise<{ readonly url: string }>((resolve, reject) => {
+  child.once("exit", (code) => reject(new Error(`millrace ended with ${code}`)))
+  child.stdout.once("data", (line: Buffer) => resolve(JSON.parse(line.toString()) as never))
+})
+const scope = Scope.makeUnsafe()
+const { sql } = await Effect.runPromise(openDatabase(directory, "join", { max: 1 }).pipe(Scope.provide(scope)))
 
 const accepted = new Map<string, number>()
 const inSql = new Map<string, number>()
@@ -120,11 +122,11 @@ const quantiles = (seen: ReadonlyMap<string, number>) => {
     missing: waits.filter((wait) => wait === Infinity).length
   }
 }
-const server = await serverCpuSeconds(sql as never)
+const server = await serverCpuSeconds(sql)
 process.stdout.write(
   `${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`
 )
-await sql.end()
+await Effect.runPromise(Scope.close(scope, Exit.void))
 child.kill("SIGTERM")
 await new Promise((resolve) => child.once("exit", resolve))
 rmSync(directory, { recursive: true, force: true })

@@ -143,6 +143,8 @@ const main = Effect.gen(function* () {
         Array.from({ length: Math.min(5_000, total - at) }, (_, i) => recordOf(at + i))
       )
     }
+    const throughputs: Array<object> = []
+    const latencies: Array<object> = []
     for (const [type, consumers] of [
       ["exclusive", 1],
       ["shared", 1],
@@ -150,11 +152,12 @@ const main = Effect.gen(function* () {
       ["keyShared", 1],
       ["keyShared", 3]
     ] as const) {
-      console.log(yield* throughput(type, consumers, total))
+      throughputs.push({ of: `${type}, ${consumers}`, ...(yield* throughput(type, consumers, total)) })
     }
     for (const type of ["exclusive", "shared", "keyShared"] as const) {
-      console.log(yield* latency(sql, type, Number(values.rate), Number(values.seconds)))
+      latencies.push(yield* latency(sql, type, Number(values.rate), Number(values.seconds)))
     }
+    process.stdout.write(`${JSON.stringify({ throughput: throughputs, latency: latencies })}\n`)
   }).pipe(Effect.provide(layer))
 })
 await Effect.runPromise(Effect.scoped(main))

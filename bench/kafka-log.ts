@@ -1,8 +1,10 @@
-// Measures the log on Kafka: appending and reading records of some 200 bytes, by codec. Needs MILLRACE_KAFKA_BROKERS; prints JSON last.
+// Measures the log on Kafka: appending and reading records of some 200 bytes, by codec. Uses the
+// broker of MILLRACE_KAFKA_BROKERS, or starts one. Prints JSON last.
 import * as Effect from "effect/Effect"
 import { parseArgs } from "node:util"
 import * as KafkaLog from "../src/kafka/log/log.ts"
 import type { Log, NewRecord } from "../src/log/log.ts"
+import { kafka } from "../stack/testing.ts"
 
 const { values } = parseArgs({
   options: { records: { type: "string", default: "400000" }, batch: { type: "string", default: "2000" } }
@@ -10,7 +12,6 @@ const { values } = parseArgs({
 const total = Number(values.records)
 const size = Number(values.batch)
 const partitions = 8
-const brokers = (process.env["MILLRACE_KAFKA_BROKERS"] ?? "").split(",")
 
 const recordOf = (i: number): NewRecord => ({
   partition: i % partitions,
@@ -74,6 +75,8 @@ const latency = (log: Log["Service"], topic: string, from: number) =>
   )
 
 const main = Effect.gen(function* () {
+  const given = process.env["MILLRACE_KAFKA_BROKERS"]
+  const brokers = (given ?? (yield* kafka()).endpoints.MILLRACE_KAFKA_BROKERS!).split(",")
   const results: Record<string, unknown> = {}
   for (const compression of ["none", "zstd", "lz4", "snappy", "gzip"] as const) {
     const log = yield* KafkaLog.make({ brokers, compression })

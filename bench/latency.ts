@@ -1,7 +1,9 @@
 // Measures latency from produce to visible in SQL, beside the peer: events are due at a fixed rate whatever happens, and every alert of the
 // measured time counts from when its event was due until a query first sees it. Both in turn, on one Kafka and PostgreSQL.
 import { parseArgs } from "node:util"
-import { type Figures, measure, number, shapeOf, type Side, sides, type Stack, verify, withStack } from "./side.ts"
+import { busyWarning, threadsOf } from "./machine.ts"
+import { inTurn, median } from "./rounds.ts"
+import { chosenSides, type Figures, measure, number, shapeOf, type Stack, verify, withStack } from "./side.ts"
 
 const { values } = parseArgs({
   options: {
@@ -9,6 +11,7 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "30" },
     warmup: { type: "string", default: "20" },
     seed: { type: "string", default: "1" },
+    runs: { type: "string", default: "1" },
     only: { type: "string" },
     processes: { type: "string", default: "projections,relay" },
     profile: { type: "string" },
@@ -28,45 +31,40 @@ const latencyOf = (figures: Figures, verified: boolean) => {
     alerts: of("alerts_measured"),
     missing: of("alerts_not_seen"),
     cores: { app: of("cores_app"), broker: of("cores_broker"), postgres: of("cores_postgres") },
+    cpuSecondsByThread: threadsOf(figures["cpu_s_app_threads"] ?? ""),
     coresOthers: of("cores_others"),
+    isQuiet: busyWarning(of("cores_others")) === undefined,
     generatorWorstLagMs: of("generator_worst_lag_ms"),
     peakMiB: Math.round(of("peak_rss_app_mib")),
     verified
   }
 }
 
+const flags = [
+  ["--rate", values.rate],
+  ["--measure-s", values.seconds],
+  ["--warmup-s", values.warmup],
+  ["--seed", values.seed]
+].flat()
+const workload = [
+  ["--events", String(events)],
+  ["--events-per-second-of-event-time", values.rate],
+  ["--seed", values.seed]
+].flat()
+
 const compare = async (stack: Stack) => {
-  const found: Partial<Record<Side, ReturnType<typeof latencyOf>>> = {}
-  for (const side of sides.filter((side) => values.only === undefined || values.only === side)) {
-    const flags = [
-      "--rate",
-      values.rate,
-      "--measure-s",
-      values.seconds,
-      "--warmup-s",
-      values.warmup,
-      "--seed",
-      values.seed
-    ]
-    const figures = await measure(stack, side, "latency", shape, flags)
-    const workload = [
-      "--events",
-      String(events),
-      "--events-per-second-of-event-time",
-      values.rate,
-      "--seed",
-      values.seed
-    ]
+  const chosen = chosenSides(values.only)
+  const { figures, runs } = await inTurn(chosen, Number(values.runs), async (side) => {
+    const found = await measure(stack, side, "latency", shape, flags)
     // only SQL: all rows were waited for, but not the last records of the output topics
-    found[side] = latencyOf(figures, await verify(stack, [...workload, "--sql-only"]))
-  }
-  const { millrace, peer } = found
+    return latencyOf(found, await verify(stack, [...workload, "--sql-only"]))
+  })
+  const p99 = (all: ReadonlyArray<{ readonly p99: number }>) => median(all.map((run) => run.p99))
   return {
     rate: Number(values.rate),
     processes: shape.processes,
-    ...found,
-    ...(peer !== undefined &&
-      millrace !== undefined && { p99Ratio: Math.round((millrace.p99 / peer.p99) * 1000) / 1000 })
+    ...figures,
+    ...(chosen.length === 2 && { p99Ratio: Math.round((p99(runs.millrace) / p99(runs.peer)) * 1000) / 1000 })
   }
 }
 

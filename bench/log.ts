@@ -1,4 +1,5 @@
-// How fast the log on PostgreSQL appends and reads: `node bench/log.ts [database url]`, an embedded server where none is given.
+// How fast the log on PostgreSQL appends and reads: `node bench/log.ts [--records N] [database url]`, an embedded server where none is given.
+import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import type { Log, NewRecord } from "../src/log/log.ts"
 import { partitionOf } from "../src/model/partitioner.ts"
@@ -6,7 +7,12 @@ import { connect, query, type Sql } from "../src/postgres/client/client.ts"
 import { migrate } from "../src/postgres/client/migrate.ts"
 import * as PostgresLog from "../src/postgres/log/log.ts"
 import { server } from "../test/support/postgres.ts"
+import { percentile } from "./percentile.ts"
 
+const { positionals, values } = parseArgs({
+  options: { records: { type: "string", default: "300000" } },
+  allowPositionals: true
+})
 const partitions = 12
 const spec = (name: string) => ({ name, partitions, compacted: false, retentionMs: undefined })
 
@@ -29,8 +35,13 @@ const event = (i: number): NewRecord => {
   }
 }
 const eventsOf = (from: number, count: number) => Array.from({ length: count }, (_, i) => event(from + i))
-const line = (what: string, figure: string) => console.log(`${what.padEnd(58)} ${figure}`)
-const rate = (count: number, ms: number) => `${Math.round((count / ms) * 1000).toLocaleString("en")} records/s`
+/** What was measured so far. */
+const figures: Array<{ readonly of: string } & Readonly<Record<string, string | number>>> = []
+const note = (of: string, found: Readonly<Record<string, number>>) => {
+  figures.push({ of, ...found })
+  process.stderr.write(`${of.padEnd(58)} ${JSON.stringify(found)}\n`)
+}
+const rate = (count: number, ms: number) => ({ recordsPerSecond: Math.round((count / ms) * 1000) })
 const timed = Effect.fnUntraced(function* <A, E, R>(effect: Effect.Effect<A, E, R>) {
   const began = performance.now()
   const value = yield* effect
@@ -49,7 +60,7 @@ const appending = Effect.fnUntraced(function* (
   const [, ms] = yield* timed(
     Effect.forEach(batches, (batch) => log.append(topic, batch), { concurrency: callers, discard: true })
   )
-  line(`append ${size} at once, ${callers} callers`, rate(count, ms))
+  note(`append ${size} at once, ${callers} callers`, rate(count, ms))
 })
 
 const reading = Effect.fnUntraced(function* (log: Log["Service"], topic: string, count: number) {
@@ -66,15 +77,13 @@ const reading = Effect.fnUntraced(function* (log: Log["Service"], topic: string,
     const [, ms] = yield* timed(
       Effect.forEach(bounds, ({ end, partition }) => readPartition(partition, end), { concurrency, discard: true })
     )
-    line(`read ${partitions} partitions through take, ${concurrency} at a time`, rate(count, ms))
+    note(`read ${topic}, ${partitions} partitions through take, ${concurrency} at a time`, rate(count, ms))
   }
 })
 
-const percentile = (sorted: ReadonlyArray<number>, share: number) =>
-  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!
 const latencies = (what: string, samples: ReadonlyArray<number>) => {
   const sorted = samples.toSorted((a, b) => a - b)
-  line(what, `p50 ${percentile(sorted, 0.5).toFixed(2)} ms, p99 ${percentile(sorted, 0.99).toFixed(2)} ms`)
+  note(what, { p50Ms: percentile(sorted, 0.5), p99Ms: percentile(sorted, 0.99) })
 }
 
 const single = Effect.fnUntraced(function* (log: Log["Service"]) {
@@ -119,25 +128,28 @@ const endToEnd = Effect.fnUntraced(function* (log: Log["Service"], other: Log["S
 const sizes = (sql: Sql, count: number) =>
   Effect.map(
     query("size", () => sql`select pg_total_relation_size('millrace.log_batch')::float8 as bytes`),
-    ([row]) => line("bytes on disk a record", (Number(row!["bytes"]) / count).toFixed(0))
+    ([row]) => note("on disk", { bytesPerRecord: Math.round(Number(row!["bytes"]) / count) })
   )
 
 const main = Effect.gen(function* () {
-  const sql = yield* connect(process.argv[2] ?? (yield* server))
+  const sql = yield* connect(positionals[0] ?? (yield* server))
   yield* migrate(sql)
   const { log } = yield* PostgresLog.make(sql)
   const { log: other } = yield* PostgresLog.make(sql)
-  const count = 300_000
-  yield* appending(log, "warm", 50_000, 500, 4)
+  const count = Number(values.records)
+  // whole batches
+  const few = Math.ceil(count / 3_000) * 500
+  yield* appending(log, "warm", few, 500, 4)
   yield* appending(log, "bulk-1", count, 500, 1)
   yield* appending(log, "bulk-8", count, 500, 8)
   yield* appending(log, "large", count, 5_000, 2)
-  yield* appending(log, "small", 50_000, 10, 64)
-  yield* sizes(sql, 1_000_000)
+  yield* appending(log, "small", few, 10, 64)
+  yield* sizes(sql, 3 * count + 2 * few)
   yield* reading(log, "bulk-8", count)
   yield* reading(log, "bulk-1", count)
-  yield* reading(log, "small", 50_000)
+  yield* reading(log, "small", few)
   yield* single(log)
   yield* endToEnd(log, other)
+  process.stdout.write(`${JSON.stringify({ figures })}\n`)
 })
 await Effect.runPromise(Effect.scoped(main))

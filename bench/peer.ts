@@ -1,14 +1,14 @@
 // Measures throughput, beside the peer: N events lie in Kafka, and the clock runs from the start of the application's process until all of them are
 // visible in SQL and at the committed ends of the output topics. Both in turn, on one stack; the peer's model verifies both.
 import { parseArgs } from "node:util"
+import { busyWarning, threadsOf } from "./machine.ts"
+import { inTurn, median, pairwise } from "./rounds.ts"
 import {
+  chosenSides,
   type Figures,
   measure,
-  median,
   number,
   shapeOf,
-  type Side,
-  sides,
   type Stack,
   topicBytes,
   verify,
@@ -37,7 +37,7 @@ const workload = ["--events", values.events, "--seed", values.seed, "--entities"
 const shape = shapeOf(values.processes, values.profile, values.node)
 const plain = shapeOf(values.processes, undefined, values.node)
 
-interface Run {
+type Run = {
   readonly eventsPerSecond: number
   readonly seconds: number
   readonly secondsToFirstRow: number
@@ -48,8 +48,12 @@ interface Run {
     readonly postgres: number
     readonly total: number
   }
-  /** Everything else on the machine: if it is much, the run is worthless. */
+  /** Of the application's threads, by process and what they do: `main`, `v8` (the collector and the compilers), `libuv`; of the peer by their names. */
+  readonly cpuSecondsByThread: Readonly<Record<string, number>>
+  /** Everything else on the machine. */
   readonly cpuSecondsOthers: number
+  /** Whether so little else ran that the figures mean something by themselves. */
+  readonly isQuiet: boolean
   readonly peakMiB: number
   readonly walBytesPerEvent: number
   /** Bytes on the broker's disk for each event, by topic. */
@@ -69,7 +73,9 @@ const runOf = (stack: Stack, figures: Figures, verified: boolean): Run => {
       postgres: of("cpu_s_postgres"),
       total: of("cpu_s_total")
     },
+    cpuSecondsByThread: threadsOf(figures["cpu_s_app_threads"] ?? ""),
     cpuSecondsOthers: of("cpu_s_others"),
+    isQuiet: busyWarning(of("cpu_s_others") / of("seconds_from_process_start")) === undefined,
     peakMiB: Math.round(of("peak_rss_app_mib")),
     walBytesPerEvent: Math.round(of("wal_bytes") / of("events")),
     kafkaBytesPerEvent: Object.fromEntries(
@@ -79,35 +85,33 @@ const runOf = (stack: Stack, figures: Figures, verified: boolean): Run => {
   }
 }
 
-/** The run with the median rate, and the rates of all. */
-const middle = (runs: ReadonlyArray<Run>) => {
-  const rates = runs.map(({ eventsPerSecond }) => eventsPerSecond)
-  const run = runs.find(({ eventsPerSecond }) => eventsPerSecond === median(rates))
-  return runs.length === 1 ? run : { ...run, verified: runs.every(({ verified }) => verified), rates }
-}
-
 const compare = async (stack: Stack) => {
-  const chosen = sides.filter((side) => values.only === undefined || values.only === side)
-  const runs: Record<Side, Array<Run>> = { peer: [], millrace: [] }
+  const chosen = chosenSides(values.only)
   // a broker that just started is slow, which would count against the side that goes first
   if (values.warmup !== "0") {
     for (const side of chosen) await measure(stack, side, "throughput", plain, ["--events", values.warmup, ...others])
   }
-  for (let round = 0; round < Number(values.runs); round++) {
-    for (const side of chosen) {
-      const figures = await measure(stack, side, "throughput", shape, ["--events", values.events, ...others])
-      const run = runOf(stack, figures, await verify(stack, [...workload, ...half]))
-      runs[side].push(run)
-      process.stderr.write(`${side} ${JSON.stringify(run)}\n${figures["curve_s_to_events_in_1m"]}\n`)
-    }
-  }
-  const rate = (side: Side) => median(runs[side].map(({ eventsPerSecond }) => eventsPerSecond))
+  const { figures, runs } = await inTurn(chosen, Number(values.runs), async (side): Promise<Run> => {
+    const found = await measure(stack, side, "throughput", shape, ["--events", values.events, ...others])
+    const run = runOf(stack, found, await verify(stack, [...workload, ...half]))
+    process.stderr.write(`${side} ${JSON.stringify(run)}\n${found["curve_s_to_events_in_1m"]}\n`)
+    return run
+  })
+  const { millrace, peer } = runs
+  const of = (all: ReadonlyArray<Run>, figure: (run: Run) => number) => all.map(figure)
+  const rate = ({ eventsPerSecond }: Run) => eventsPerSecond
+  const cpu = ({ cpuSeconds }: Run) => cpuSeconds.total
   return {
     events: Number(values.events),
     seed: Number(values.seed),
     processes: shape.processes,
-    ...Object.fromEntries(chosen.map((side) => [side, middle(runs[side])])),
-    ...(chosen.length === 2 && { ratio: Math.round((rate("millrace") / rate("peer")) * 100) / 100 })
+    ...figures,
+    ...(Number(values.runs) > 1 && { rates: Object.fromEntries(chosen.map((side) => [side, of(runs[side], rate)])) }),
+    ...(chosen.length === 2 && {
+      ratio: Math.round((median(of(millrace, rate)) / median(of(peer, rate))) * 100) / 100,
+      cpuRatio: Math.round((median(of(millrace, cpu)) / median(of(peer, cpu))) * 100) / 100,
+      ratios: pairwise(of(millrace, rate), of(peer, rate))
+    })
   }
 }
 

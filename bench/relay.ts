@@ -126,10 +126,10 @@ const latency = Effect.fnUntraced(function* (sql: Sql, rate: number, seconds: nu
 const main = Effect.gen(function* () {
   const { sql } = yield* database
   for (const topic of ["scores", "alerts"]) yield* declare(sql, topic, partitions)
-  console.log("throughput", yield* throughput(sql, Number(values.messages)))
-  console.log(
-    "latency",
-    yield* latency(sql, Number(values.rate), Number(values.seconds)).pipe(Effect.provide(PostgresLog.layer(sql)))
+  const alone = yield* throughput(sql, Number(values.messages))
+  const paced = yield* latency(sql, Number(values.rate), Number(values.seconds)).pipe(
+    Effect.provide(PostgresLog.layer(sql))
   )
+  process.stdout.write(`${JSON.stringify({ throughput: alone, latency: paced })}\n`)
 })
 await Effect.runPromise(Effect.scoped(main))

@@ -15,6 +15,12 @@ const root = join(import.meta.dirname, "..")
 /** The two implementations. */
 export const sides = ["peer", "millrace"] as const
 export type Side = (typeof sides)[number]
+/** Both, or the one that is named. Throws if there is none of that name. */
+export const chosenSides = (only: string | undefined): ReadonlyArray<Side> => {
+  const chosen = sides.filter((side) => only === undefined || only === side)
+  if (chosen.length === 0) throw new Error(`--only is ${only}; it must be ${sides.join(" or ")}`)
+  return chosen
+}
 
 /** The services that both run on, and the environment of the processes that use them. */
 export interface Stack {
@@ -212,7 +218,3 @@ export const topicBytes = (stack: Stack): Readonly<Record<string, number>> => {
 
 /** A figure as a number; NaN if the harness did not print it. */
 export const number = (figures: Figures, name: string): number => Number(figures[name])
-
-/** The median; of an even number of values the lower one in the middle. */
-export const median = (values: ReadonlyArray<number>): number =>
-  values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? Number.NaN

@@ -5,5 +5,6 @@ import reference from "../../millrace.config.ts"
 export default {
   ...reference,
   aggregates: [],
+  views: [],
   projections: reference.projections.filter(({ projection }) => projection.name === "signals")
 }

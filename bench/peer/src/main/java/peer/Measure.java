@@ -77,9 +77,11 @@ final class Measure {
         final double pg;
         final double measurer;
         final double machine;
+        final Map<String, Double> threads;
 
         Cpu(Subject s, int pollPid) {
             app = s == null ? 0 : Procs.cpu(s.pid);
+            threads = s == null ? Map.of() : Procs.threads(s.pid);
             broker = Procs.cpu(Procs.named("BROKER_PID"));
             // less this measurement's own connection
             double poll = Procs.own(pollPid, false);
@@ -87,6 +89,14 @@ final class Measure {
             measurer = Procs.own(ProcessHandle.current().pid(), false) + poll;
             machine = Procs.machine();
         }
+    }
+
+    /** seconds since an earlier moment by thread: process/name=seconds;... */
+    static String threads(Map<String, Double> before, Map<String, Double> after) {
+        StringBuilder b = new StringBuilder();
+        after.forEach((name, seconds) -> b.append(b.isEmpty() ? "" : ";").append(name)
+                .append(String.format(Locale.ROOT, "=%.2f", seconds - before.getOrDefault(name, 0.0))));
+        return b.toString();
     }
 
     static void print(String name, Object value) {
@@ -164,6 +174,7 @@ final class Measure {
                 }
                 print("events_per_s_second_half", slope(curve, m.accepted[0] / 2.0, m.accepted[0]));
                 print("cpu_s_app", after.app);
+                print("cpu_s_app_threads", threads(before.threads, after.threads));
                 print("cpu_s_broker", after.broker - before.broker);
                 print("cpu_s_postgres", after.pg - before.pg);
                 print("cpu_s_total", after.app + after.broker - before.broker + after.pg - before.pg);
@@ -311,6 +322,7 @@ final class Measure {
                 print("polls", polls);
                 double span = markAt[0] / 1e9;
                 print("cores_app", (after.app - mark[0].app) / span);
+                print("cpu_s_app_threads", threads(mark[0].threads, after.threads));
                 print("cores_broker", (after.broker - mark[0].broker) / span);
                 print("cores_postgres", (after.pg - mark[0].pg) / span);
                 print("cores_measurer", (after.measurer - mark[0].measurer) / span);

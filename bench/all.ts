@@ -1,0 +1,99 @@
+// Runs all benchmarks one after another, and writes one table of them: `results.md` and `results.json` in the folder `--out`. What fails does not stop
+// the others. `--readme` also puts the table into bench/README.md. `--only a,b` and `--except a,b` choose, `--small` tries each for seconds, `--list` prints what there is and how long it takes.
+import { spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { availableParallelism, cpus, loadavg, totalmem } from "node:os"
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import { sampleMachine, surroundings } from "./machine.ts"
+import { markdownOf, outputOf, suite, type SuiteEntry, type SuiteMachine, type SuiteResult } from "./suite.ts"
+
+const { values } = parseArgs({
+  options: {
+    only: { type: "string" },
+    except: { type: "string" },
+    small: { type: "boolean", default: false },
+    list: { type: "boolean", default: false },
+    readme: { type: "boolean", default: false },
+    out: { type: "string", default: join(import.meta.dirname, "results") }
+  }
+})
+
+const named = (text: string | undefined): ReadonlyArray<string> => {
+  const names = text === undefined ? [] : text.split(",")
+  const unknown = names.filter((name) => !suite.some((one) => one.name === name))
+  if (unknown.length === 0) return names
+  process.stderr.write(`there is no benchmark "${unknown.join('", "')}": ${suite.map(({ name }) => name).join(", ")}\n`)
+  process.exit(2)
+}
+const [only, except] = [named(values.only), named(values.except)]
+const chosen = suite.filter(({ name }) => (only.length === 0 || only.includes(name)) && !except.includes(name))
+
+const run = async ({ flags, name, small }: SuiteEntry): Promise<SuiteResult> => {
+  const given = values.small ? small : flags
+  process.stderr.write(`\n${[name, ...given].join(" ")}\n`)
+  const before = sampleMachine()
+  const began = performance.now()
+  const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts"), name, ...given], {
+    env: { ...process.env, MILLRACE_BENCH_SUITE: "1" },
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  const end = () => child.kill()
+  process.once("exit", end)
+  let text = ""
+  child.stdout.on("data", (chunk: Buffer) => (text += chunk.toString()))
+  const [exit] = (await once(child, "close")) as [number | null]
+  process.removeListener("exit", end)
+  const seconds = (performance.now() - began) / 1_000
+  const after = sampleMachine()
+  // the load before it is that of the benchmark before
+  const found = before && after && surroundings({ ...before, load: 0 }, after)
+  if (found?.warning !== undefined) process.stderr.write(`${name}: ${found.warning}\n`)
+  const output = outputOf(text)
+  return { name, flags: given, seconds, coresOthers: found?.coresOthers, warning: found?.warning, exit, output }
+}
+
+const [start, end] = ["<!-- the table of bench all -->", "<!-- its end -->"]
+/** Puts the table into the README, between its marks. */
+const quote = (table: string) => {
+  const path = join(import.meta.dirname, "README.md")
+  const text = readFileSync(path, "utf8")
+  const [from, to] = [text.indexOf(start), text.indexOf(end)]
+  if (from < 0 || to < from) throw new Error(`bench/README.md has no "${start}" before "${end}"`)
+  writeFileSync(path, `${text.slice(0, from + start.length)}\n\n${table}\n${text.slice(to)}`)
+}
+
+const main = async () => {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1))
+  const machine: SuiteMachine = {
+    at: new Date().toISOString().slice(0, 10),
+    commit: spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" }).stdout?.trim() ?? "",
+    node: process.versions.node,
+    processor: cpus()[0]?.model.trim() ?? "",
+    cores: availableParallelism(),
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    loadBefore: Math.round(loadavg()[0]! * 100) / 100
+  }
+  mkdirSync(values.out, { recursive: true })
+  const results: Array<SuiteResult> = []
+  let table = ""
+  for (const one of chosen) {
+    results.push(await run(one))
+    // what is done is there also if the next one is never ready
+    table = markdownOf(machine, results)
+    writeFileSync(join(values.out, "results.json"), `${JSON.stringify({ machine, results }, null, 2)}\n`)
+    writeFileSync(join(values.out, "results.md"), table)
+  }
+  if (values.readme) quote(table)
+  process.stdout.write(table)
+  if (results.some(({ exit }) => exit !== 0)) process.exitCode = 1
+}
+
+if (values.list) {
+  for (const { flags, minutes, name, needs } of chosen)
+    process.stdout.write(
+      `${[name, ...flags].join(" ").padEnd(48)} ${minutes} min${needs === undefined ? "" : `, needs ${needs}`}\n`
+    )
+  process.stdout.write(`${"all of these".padEnd(48)} ${chosen.reduce((sum, { minutes }) => sum + minutes, 0)} min\n`)
+} else await main()
