@@ -12,6 +12,7 @@ const pages = {
   overview: page("Overview", () => import("./pages/overview.js")),
   pipeline: page("Pipeline", () => import("./pages/pipeline.js")),
   windows: page("Windows", () => import("./pages/windows.js")),
+  entity: page("Entity", () => import("./pages/entity.js")),
   explain: page("Explain", () => import("./pages/explain.js")),
   live: page("Live", () => import("./pages/live.js")),
   events: page("Events", () => import("./pages/events.js")),
@@ -25,7 +26,7 @@ const pages = {
 }
 const groups = [
   ["", ["overview", "pipeline"]],
-  ["Data", ["live", "windows", "events", "tables", "explain"]],
+  ["Data", ["live", "windows", "events", "tables", "entity", "explain"]],
   ["Do", ["send", "aggregates"]],
   ["System", ["topics", "versions", "timers", "dead-letters"]]
 ]

@@ -1,4 +1,4 @@
-// Replays a projection in memory, one event at a time and without publishing, and notes what each event did to the rows of one key.
+// Replays a projection in memory, without publishing, and notes what each event did to the rows of one key.
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { SubjectKeys } from "../erasure/subject-keys.ts"
@@ -75,6 +75,14 @@ export interface KeyTraceOptions<E, R> {
   readonly mostRows: number
 }
 
+/** Events of other keys in one batch wrote rows of the key. The replay must begin again, one event at a time. */
+export class NeedsSteps {
+  /** How many records the batch had. */
+  readonly records: number
+  constructor(records: number) {
+    this.records = records
+  }
+}
 /** How many rows without the key in a column of theirs are traced: the ones that were written last. */
 const mostFound = 500
 const idOf = (name: string, text: string) => `${name}\u0000${text}`
@@ -137,23 +145,25 @@ export class KeyTrace<E, R> {
     return this.memory.row(name, keyText(relation.key, key))
   }
 
-  /** Processes the next record of a partition. Dies with `NeedsRows` or `TooManyRows` if it cannot go on. */
+  /**
+   * Processes the next records of a partition: one, or several of other keys. Dies with `NeedsRows`, `NeedsSteps` or `TooManyRows` if it cannot
+   * go on.
+   */
   readonly process = Effect.fnUntraced(function* (
     this: KeyTrace<E, R>,
     source: TraceSource,
-    record: LogRecord
+    records: ReadonlyArray<LogRecord>
   ): Effect.fn.Return<void, ProcessError, R> {
-    const processor = yield* this.processors.of(source, record.partition)
+    const { partition, position } = records.at(-1)!
+    const processor = yield* this.processors.of(source, partition)
     const clock = waitingForNoTime(yield* Clock.Clock)
-    yield* Effect.provideService(
-      processor.process({ records: [record], next: record.position + 1 }),
-      Clock.Clock,
-      clock
-    )
-    this.note(source, record)
+    yield* Effect.provideService(processor.process({ records, next: position + 1 }), Clock.Clock, clock)
+    if (records.length === 1) this.note(source, records[0]!)
+    else if (this.hasTouched()) yield* Effect.die(new NeedsSteps(records.length))
     this.commits = []
     this.memory.late.length = 0
-    if (++this.processed % 1_024 === 0 && this.memory.size > this.options.mostRows)
+    this.processed += records.length
+    if (this.processed % 1_024 < records.length && this.memory.size > this.options.mostRows)
       yield* Effect.die(
         new TooManyRows(
           `more than ${this.options.mostRows} rows of ${[...this.options.kept].join(", ")} would have to be kept in memory, because handlers read them`
@@ -161,6 +171,13 @@ export class KeyTrace<E, R> {
       )
   })
 
+  /** Whether the commits wrote rows of the key. */
+  private hasTouched(): boolean {
+    const { key, known } = this.options
+    return [...this.touched()].some(
+      ([id, row]) => known.has(id) || row.relation.key.some((column) => isOwn(row.key[column], key))
+    )
+  }
   /** Notes what the commits of a record did to rows of the key. */
   private note(source: TraceSource, record: LogRecord): void {
     const { key, owner, projection } = this.options

@@ -5,8 +5,9 @@ import type { Projection } from "../model/projection.ts"
 import * as Lookups from "../postgres/store/lookups.ts"
 import { readRetryOwner } from "../postgres/store/row-history.ts"
 import { makeSubjectKeys } from "../postgres/store/subject-keys.ts"
-import { inAppendOrder } from "../runner/in-append-order.ts"
-import { KeyTrace } from "../runner/key-trace.ts"
+import type { LogRecord } from "../log/log.ts"
+import { inAppendOrder, type PartitionRange } from "../runner/in-append-order.ts"
+import { KeyTrace, NeedsSteps } from "../runner/key-trace.ts"
 import { NeedsRows, readFor, type TraceSource } from "../runner/row-trace.ts"
 import { keyEncryptionKey } from "./environment.ts"
 import { type ExplainContext, readLookups, type ReplayedPartition } from "./explain.ts"
@@ -40,15 +41,20 @@ const tracesOf = Effect.fnUntraced(function* (
   return { kept, known, newTrace: () => new KeyTrace({ ...shared, ...limits, known: new Set(known) }) }
 })
 
-/** Replays ranges into a trace, at most so many records. */
+/** How many records of other keys are processed at once. */
+const mostAtOnce = 500
+
+/** Replays ranges into a trace, at most so many records: those of the key one by one, and those of other keys in batches, unless `isSlow`. */
 const processRanges = Effect.fnUntraced(function* <E, R>(
   log: Log["Service"],
   {
+    isSlow,
     projection,
     request,
     sources,
     trace
   }: {
+    readonly isSlow: boolean
     readonly projection: Projection.Any
     readonly request: KeyReplayRequest
     readonly sources: ReadonlyArray<TraceSource>
@@ -60,15 +66,35 @@ const processRanges = Effect.fnUntraced(function* <E, R>(
   const stopped = new Map<object, string>()
   const all = ranges.reduce((sum, { from, to }) => sum + to - from, 0)
   let done = 0
-  yield* inAppendOrder(log, ranges, (range, record) => {
-    if (done >= mostRecords) return Effect.succeed(false)
+  let waiting: { readonly range: PartitionRange; readonly records: Array<LogRecord> } | undefined
+  /** Processes the records that wait. Resolves to false if no more of their partition can be. */
+  const flush = Effect.suspend(() => {
+    if (waiting === undefined) return Effect.succeed(true)
+    const { range, records } = waiting
+    waiting = undefined
+    if (stopped.has(range)) return Effect.succeed(false)
     const source = sources.find(({ topic }) => topic.name === range.topic)!
-    if (++done % 1_000 === 0) request.onProgress(projection.name, done, Math.min(mostRecords, all))
-    return trace.process(source, record).pipe(
+    return trace.process(source, records).pipe(
       Effect.as(true),
       Effect.catchTag("Mismatch", ({ message }) => Effect.sync(() => (stopped.set(range, message), false)))
     )
   })
+  yield* inAppendOrder(
+    log,
+    ranges,
+    Effect.fnUntraced(function* (range, record) {
+      if (done >= mostRecords) return false
+      if (++done % 1_000 === 0) request.onProgress(projection.name, done, Math.min(mostRecords, all))
+      const isOfKey = record.key === request.key
+      if (waiting !== undefined && (isOfKey || waiting.range !== range || waiting.records.length >= mostAtOnce))
+        yield* flush
+      if (stopped.has(range)) return false
+      if (waiting === undefined) waiting = { range, records: [record] }
+      else waiting.records.push(record)
+      return isOfKey || isSlow ? yield* flush : true
+    })
+  )
+  yield* flush
   return ranges.map((range): ReplayedPartition => ({ ...range, stopped: range.stopped ?? stopped.get(range) }))
 })
 
@@ -80,8 +106,16 @@ export const keyReplayOf = Effect.fnUntraced(function* (
   request: KeyReplayRequest
 ) {
   const { kept, known, newTrace } = yield* tracesOf(context, projection, sources, request)
+  let isSlow = false
   const process = (trace: ReturnType<typeof newTrace>, ranges: ReadonlyArray<ReplayedPartition>, mostRecords: number) =>
-    processRanges(context.log, { projection, sources, trace, request }, ranges, mostRecords)
+    processRanges(context.log, { isSlow, projection, sources, trace, request }, ranges, mostRecords)
+  /** What begins again after a defect, with what it asks for. */
+  const again = (defect: unknown, ranges: ReadonlyArray<ReplayedPartition>, mostRecords: number) => {
+    if (defect instanceof NeedsSteps && !isSlow) isSlow = true
+    else if (defect instanceof NeedsRows && !kept.has(defect.name)) kept.add(defect.name)
+    else return Effect.die(defect)
+    return from(ranges, mostRecords)
+  }
   /** Whether these rows are traced from the start. If not, they are from now on. */
   const hasAll = (found: ReadonlySet<string>) => {
     const before = known.size
@@ -99,11 +133,7 @@ export const keyReplayOf = Effect.fnUntraced(function* (
         // rows that other keys may have written before must be traced from the start
         return from(ranges, mostRecords)
       }),
-      Effect.catchDefect((defect) => {
-        if (!(defect instanceof NeedsRows) || kept.has(defect.name)) return Effect.die(defect)
-        kept.add(defect.name)
-        return from(ranges, mostRecords)
-      })
+      Effect.catchDefect((defect) => again(defect, ranges, mostRecords))
     )
   /** Goes on to the ends of ranges that begin where those of the replay did. */
   const on = (
@@ -127,11 +157,7 @@ export const keyReplayOf = Effect.fnUntraced(function* (
         if (hasAll(trace.found)) return Effect.succeed({ trace, partitions: begun(found) })
         return from(ranges, Infinity)
       }),
-      Effect.catchDefect((defect) => {
-        if (!(defect instanceof NeedsRows) || kept.has(defect.name)) return Effect.die(defect)
-        kept.add(defect.name)
-        return from(ranges, Infinity)
-      })
+      Effect.catchDefect((defect) => again(defect, ranges, Infinity))
     )
   }
   return { from, on }

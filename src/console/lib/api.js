@@ -73,8 +73,8 @@ export const errorOf = (status, text) => {
   })
 }
 
-/** Sends a request. `body` is sent as JSON, a string as it is. Resolves to `{ status, body, headers }`; rejects with an `ApiError`. `accept`: statuses beside 2xx that are no error. */
-export const send = async (method, path, { accept = [], body, headers, signal } = {}) => {
+/** Sends a request. `body` is sent as JSON, a string as it is. Resolves to `{ status, body, headers }`; rejects with an `ApiError`. `accept`: statuses beside 2xx that are no error. With `isText` it has the `text`, too. */
+export const send = async (method, path, { accept = [], body, headers, isText = false, signal } = {}) => {
   const init = { method, headers: headersOf(body, headers), cache: "no-store" }
   if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body)
   let response
@@ -94,7 +94,8 @@ export const send = async (method, path, { accept = [], body, headers, signal } 
   if (response.status === 401) globalThis.dispatchEvent(new Event("unauthenticated"))
   if (!response.ok && !accept.includes(response.status)) throw errorOf(response.status, text)
   const isJson = response.headers.get("content-type")?.includes("json")
-  return { status: response.status, headers: response.headers, body: isJson && text !== "" ? parseJson(text) : text }
+  const answer = { status: response.status, headers: response.headers }
+  return { ...answer, body: isJson && text !== "" ? parseJson(text) : text, ...(isText && { text }) }
 }
 /** The body of a GET request. */
 export const get = async (path, options) => (await send("GET", path, options)).body

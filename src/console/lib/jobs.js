@@ -4,9 +4,28 @@ import { ApiError, get, send } from "./api.js"
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 export const jobPath = (id) => `/v1/operations/jobs/${encodeURIComponent(id)}`
 
-/** Sends a request that may become a job, and waits for its end: its result. `onProgress` gets each answer meanwhile. Rejects with the job's error. */
-export const runJob = async (path, body, onProgress) => {
-  let { body: state } = await send("POST", path, { body })
+/** The job that runs already for what a request asks; undefined if none does any more. */
+const runningJob = async ({ kind, subject }) => {
+  const { jobs } = await get("/v1/operations/jobs")
+  return jobs.find((job) => job.state === "running" && job.kind === kind && job.subject === subject)
+}
+
+/**
+ * Sends a request that may become a job, and waits for its end: its result. `onProgress` gets each answer meanwhile. Rejects with the job's error. With `same`,
+ * the `{ kind, subject }` of a job that only reads, one that runs already is waited for, and the request sent after it.
+ */
+export const runJob = async (path, body, onProgress, same) => {
+  let state
+  while (state === undefined) {
+    try {
+      state = (await send("POST", path, { body })).body
+    } catch (error) {
+      if (error.code !== "busy" || same === undefined) throw error
+      const running = await runningJob(same)
+      if (running !== undefined) onProgress?.(running)
+      await sleep(500)
+    }
+  }
   while (state.state === "running") {
     onProgress?.(state)
     await sleep(500)

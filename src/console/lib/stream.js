@@ -34,13 +34,15 @@ const sleep = (ms, signal) =>
   })
 
 /**
- * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array a frame;
- * With `newest`, `onEvents` gets only so many of the last ones, and the others are not parsed.
- * `onState` gets `{ state: "connecting" | "open" | "waiting" | "refused", error }`. A lost connection is opened again after its last id.
+ * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array in 100 ms; with
+ * `newest` only so many of the last ones, and with `isRaw` the data is text: what is not parsed costs nothing. `onState` gets
+ * `{ state: "connecting" | "open" | "waiting" | "refused", error }`. A lost connection is opened again after its last id; `from` is the id to begin after. The
+ * returned function has `position()`: the last id.
  */
-export const follow = (path, { newest, onEvents, onState }) => {
+export const follow = (path, { from, isRaw = false, newest, onEvents, onState }) => {
   const stop = new AbortController()
   const { signal } = stop
+  let last = from
   let pending = []
   let frame
   const flush = () => {
@@ -48,13 +50,12 @@ export const follow = (path, { newest, onEvents, onState }) => {
     const events = (newest === undefined ? pending : pending.slice(-newest)).map(({ data, event, id }) => ({
       id,
       event,
-      data: parseJson(data)
+      data: isRaw ? data : parseJson(data)
     }))
     pending = []
     if (!signal.aborted && events.length > 0) onEvents(events)
   }
   const run = async () => {
-    let last
     let wait = 500
     while (!signal.aborted) {
       onState({ state: "connecting" })
@@ -92,8 +93,9 @@ export const follow = (path, { newest, onEvents, onState }) => {
     }
   }
   run()
-  return () => {
+  const end = () => {
     stop.abort()
     clearTimeout(frame)
   }
+  return Object.assign(end, { position: () => last })
 }

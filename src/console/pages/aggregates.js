@@ -159,7 +159,7 @@ const History = ({ from, here, last, of, show, shown, topic }) =>
               {
                 name: "record",
                 cell: ({ partition, position }) =>
-                  html`<a href=${linkTo("events", { topic, partition: String(partition), from: String(position) })}
+                  html`<a href=${linkTo("events", { topic, at: `${partition}:${position}` })}
                     >${partition}@${position}</a
                   >`
               }

@@ -230,6 +230,7 @@ const List = ({ query }) => {
     <${Command} text=${`npx millrace dlq list ${flagsOf(filter)}`} />
   </section>`
 }
+const isKey = (key) => key !== null && key !== undefined && key !== ""
 const Rows = ({ found, selected, setSelected }) => {
   const ids = found.filter(({ status }) => open.includes(status)).map(({ id }) => id)
   const isAll = ids.length > 0 && ids.every((id) => selected.includes(id))
@@ -258,7 +259,11 @@ const Rows = ({ found, selected, setSelected }) => {
       },
       { name: "id", cell: ({ id }) => html`<a href=${linkOf(id)}>${id}</a>` },
       { name: "status", cell: ({ status }) => html`<${Tag} kind=${statuses[status]}>${status}<//>` },
-      { name: "key", cell: ({ key }) => key ?? html`<span class="quiet">none</span>` },
+      {
+        name: "key",
+        cell: ({ key }) =>
+          isKey(key) ? html`<a href=${linkTo(["entity", key])}>${key}</a>` : html`<span class="quiet">none</span>`
+      },
       { name: "error", cell: ({ error, message }) => html`<strong>${error}</strong> ${message}` },
       { name: "attempts", numeric: true },
       { name: "failed_at", label: "failed", cell: ({ failed_at: at }) => html`<${Time} at=${at} />` }
@@ -312,7 +317,7 @@ const One = ({ id }) => {
         ${one.error === "EarlierParked" && html`<p class="note-box">It waits behind an earlier one of its key: <a href=${linkTo("dead-letters", { projection: one.projection, key: one.key })}>all of this key</a>.</p>`}
         <div class="row">
           ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} onDone=${found.reload} />`}
-          ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, partition: String(one.partition), from: String(one.position) })}>Its record</a>`}
+          ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, at: `${one.partition}:${one.position}` })}>Its record</a>`}
           ${one.key !== null && html`<a href=${linkTo("dead-letters", { kind: one.kind, key: one.key })}>Others of its key</a>`}
           ${one.projection && html`<a href=${linkTo(["versions", one.projection])}>${one.projection}</a>`}
         </div>

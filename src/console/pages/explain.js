@@ -1,74 +1,201 @@
-// Why a row is as it is: the events that made it, what they saw, and what a replay of them gives.
+// Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
 import { useGet } from "../lib/api.js"
-import { number, shellWord } from "../lib/format.js"
+import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Json, Loaded, Problem, Table, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Field, Json, Loaded, Problem, Tag, Time, Value } from "../parts/common.js"
 
-const Explanation = ({ found }) =>
-  html`<section class="card">
+/** How many events an explanation has at first, and at most. */
+const limits = { usual: 100, most: 1_000 }
+const kinds = { applied: "good", late: "warn", dead_letter: "bad" }
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
+const isTime = (type = "") => type.startsWith("timestamp")
+
+const Cell = ({ column, value, view }) =>
+  isTime(view.columns.find(({ name }) => name === column)?.type) && value !== null && value !== undefined
+    ? html`<${Time} at=${value} />`
+    : html`<${Value} value=${value} />`
+const Row = ({ row, view }) =>
+  row === null
+    ? html`<p class="quiet">There is no such row.</p>`
+    : html`<dl class="pairs">
+        ${Object.entries(row).map(
+          ([name, value]) =>
+            html`<dt key=${name}>${name}</dt>
+              <dd><${Cell} column=${name} value=${value} view=${view} /></dd>`
+        )}
+      </dl>`
+
+/** What an event changed of the row: each column with its value before and after. */
+const Changes = ({ after, before, view }) => {
+  if (same(after, before)) return null
+  if (after === null) return html`<p><${Tag} kind="bad">deleted<//></p>`
+  const names = Object.keys(after).filter((name) => !same(before?.[name], after[name]))
+  return html`<dl class="pairs">
+    ${names.map(
+      (name) =>
+        html`<dt key=${name}>${name}</dt>
+          <dd class="mark">
+            ${before !== null && html`<del><${Cell} column=${name} value=${before[name]} view=${view} /></del>${" "}`}
+            <ins><${Cell} column=${name} value=${after[name]} view=${view} /></ins>
+          </dd>`
+    )}
+  </dl>`
+}
+const parsed = (text) => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
+const Event = ({ before, event, view }) => {
+  const [isOpen, setOpen] = useState(false)
+  const {
+    calls,
+    certain,
+    dead_letter: letter,
+    duplicate_of: original,
+    error,
+    key,
+    lookups,
+    outcome,
+    partition,
+    position,
+    topic,
+    trace_id: trace
+  } = event
+  return html`<li class="event">
     <div class="row spread">
-      <h2>${found.table} in ${found.projection}, build ${found.build}</h2>
+      <span class="row"
+        ><strong>${event.type ?? topic}</strong
+        ><${Tag} kind=${kinds[outcome] ?? "quiet"}>${outcome.replaceAll("_", " ")}<//>
+        ${!certain && html`<span class="quiet">by its key</span>`}
+        ${calls.length > 0 && html`<span class="quiet">${calls.map(({ kind }) => kind).join(", ")}</span>`}</span
+      >
+      <${Time} at=${event.appended_at ?? event.event_time} />
+    </div>
+    <div class="row">
+      <a href=${linkTo("events", { topic, at: `${partition}:${position}` })}>${topic} ${partition}:${position}</a>
+      ${event.retried_by !== null && html`<span class="quiet">retried by position ${event.retried_by}</span>`}
+      ${key !== null && html`<a href=${linkTo(["entity", key], { at: `${topic}/${partition}/${position}` })}>${key}</a>`}
+      ${letter && html`<a href=${linkTo(["dead-letters", String(letter.id)])}>dead letter ${letter.id}, ${letter.status}</a>`}
+      ${original !== null && html`<span class="quiet">of position ${original}</span>`}
+      <button type="button" class="small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
+        ${isOpen ? "Less" : "Its data"}
+      </button>
+    </div>
+    ${error && html`<p>${error.error}: ${error.message}</p>`}
+    <${Changes} before=${before} after=${event.row} view=${view} />
+    ${
+      isOpen &&
+      html`<h4>Value</h4>
+        <${Json} value=${parsed(event.value)} />
+        ${
+          Object.keys(lookups).length > 0 &&
+          html`<h4>What it saw in lookups</h4>
+            <${Json} value=${lookups} />`
+        }
+        ${
+          calls.length > 0 &&
+          html`<h4>What the handler asked for</h4>
+            <${Json} value=${calls} />`
+        }
+        ${trace && html`<p class="quiet">trace <code>${trace}</code></p>`}`
+    }
+  </li>`
+}
+
+const Explanation = ({ found, onMore, view }) => {
+  const gone = found.partitions.some((one) => one.gone !== null)
+  return html`<section class="card">
+    <div class="row spread">
+      <h2>${found.projection}, build ${found.build}</h2>
       ${found.same === true && html`<${Tag} kind="good">a replay gives the same row<//>`}
       ${found.same === false && html`<${Tag} kind="bad">a replay gives another row<//>`}
+      ${found.same === null && html`<${Tag}>not compared with a replay<//>`}
     </div>
-    ${found.notes.map((note) => html`<p class="note-box">${note}</p>`)}
-    <div class="columns">
-      <div>
-        <h3>The row</h3>
-        <${Json} value=${found.stored} />
-      </div>
-      ${
-        found.same === false &&
-        html`<div>
-          <h3>What a replay gives</h3>
-          <${Json} value=${found.replayed} />
-        </div>`
-      }
-    </div>
-    <h3>Its events</h3>
+    ${found.notes.map((note) => html`<p class="note-box" key=${note}>${note}</p>`)}
+    <h3>The row</h3>
+    <${Row} row=${found.stored} view=${view} />
+    ${
+      found.same === false &&
+      html`<h3>What a replay gives</h3>
+        <dl class="pairs">
+          ${found.differences.map(
+            ({ column, replayed, stored }) =>
+              html`<dt key=${column}>${column}</dt>
+                <dd>
+                  <strong><${Cell} column=${column} value=${replayed} view=${view} /></strong>, and the database
+                  has${" "}
+                  <${Cell} column=${column} value=${stored} view=${view} />
+                </dd>`
+          )}
+        </dl>
+        <p class="quiet">
+          The handler or a lookup changed since, or somebody changed the row by hand. A rebuild computes all rows again.
+        </p>
+        <p class="row"><a href=${linkTo(["versions", found.projection])}>Versions of ${found.projection}</a></p>`
+    }
+    <h3>Its events, the newest first</h3>
     ${
       found.events.length === 0
-        ? html`<${Empty} title="The log has no event for this key" />`
-        : html`<${Table}
-            caption="Events of the row"
-            rows=${found.events}
-            keyOf=${({ partition, position, topic }) => `${topic} ${partition} ${position}`}
-            columns=${[
-              {
-                name: "position",
-                cell: ({ partition, position, topic }) =>
-                  html`<a href=${linkTo("events", { topic, partition: String(partition), from: String(position) })}
-                    >${topic} ${partition}:${position}</a
-                  >`
-              },
-              { name: "type" },
-              { name: "event_time", label: "event time", cell: (event) => html`<${Time} at=${event.event_time} />` },
-              { name: "outcome" },
-              { name: "value", cell: ({ value }) => html`<code>${JSON.stringify(value)}</code>` }
-            ]}
-          />`
+        ? html`<${Empty} title=${gone ? "The log no longer has its events" : "The log has no event for this key"} />`
+        : html`<ol class="events long">
+            ${found.events
+              .map(
+                (event, i) =>
+                  html`<${Event}
+                    key=${`${event.topic} ${event.partition} ${event.position} ${event.retried_by}`}
+                    event=${event}
+                    before=${i === 0 ? (found.omitted > 0 ? event.row : null) : found.events[i - 1].row}
+                    view=${view}
+                  />`
+              )
+              .toReversed()}
+          </ol>`
     }
-    ${found.omitted > 0 && html`<p class="quiet">${number(found.omitted)} more events are not shown.</p>`}
+    ${
+      found.omitted > 0 &&
+      html`<div class="row">
+        <span class="quiet"
+          >${counted(found.omitted, "earlier event")} ${found.omitted === 1 ? "is" : "are"} not shown.</span
+        >
+        ${onMore && html`<button type="button" onClick=${onMore}>Show up to ${number(limits.most)}</button>`}
+      </div>`
+    }
   </section>`
+}
 
-const Running = ({ body }) => {
+const Running = ({ body, onMore, view }) => {
   const [state, setState] = useState({})
   useEffect(() => {
     let isGone = false
-    const set = (next) => !isGone && setState(next)
-    runJob("/v1/operations/explain", body).then(
+    const set = (next) => !isGone && setState((old) => ({ ...old, ...next }))
+    runJob("/v1/operations/explain", body, ({ progress }) => set({ progress }), {
+      kind: "explain",
+      subject: body.table
+    }).then(
       (found) => set({ found }),
       (error) => set({ error })
     )
     return () => (isGone = true)
   }, [])
-  const { error, found } = state
-  return html`<${Problem}
-      error=${error}
-    />${found === undefined && error === undefined && html`<p class="quiet" role="status">The log is searched…</p>`}
-    ${found?.map((one) => html`<${Explanation} found=${one} />`)}`
+  const { error, found, progress } = state
+  if (error?.status === 403)
+    return html`<p class="note-box">
+        An explanation replays the log, which needs a credential with the scope operate and without a tenant.
+      </p>
+      <${Problem} error=${error} />`
+  return html`<${Problem} error=${error} />${
+      found === undefined &&
+      error === undefined &&
+      html`<p class="quiet" role="status">
+        ${progress?.total ? `${progress.projection} is replayed: ${number(progress.replayed)} of ${number(progress.total)} records…` : "The log is searched…"}
+      </p>`
+    }
+    ${found?.map((one) => html`<${Explanation} key=${one.projection} found=${one} view=${view} onMore=${onMore} />`)}`
 }
 
 /** The key of a request: the value of one column, or an object of all. */
@@ -84,6 +211,8 @@ const Form = ({ query, views }) => {
   }
   const isAsked = view.name === query.table && view.key.every((name) => query[name] !== undefined)
   const key = keyOf(view, query)
+  const limit = query.limit === undefined ? limits.usual : Math.min(limits.most, Number(query.limit) || limits.usual)
+  const more = () => go(linkTo("explain", { ...query, limit: String(limits.most) }), { replace: true })
   return html`<form class="card row end" onSubmit=${submit}>
       <${Field} label="Table"
         ><select value=${view.name} onChange=${(event) => go(linkTo("explain", { table: event.target.value }))}>
@@ -101,14 +230,36 @@ const Form = ({ query, views }) => {
       )}
       <button class="primary">Explain</button>
     </form>
-    ${isAsked && html`<${Running} key=${JSON.stringify(query)} body=${{ table: view.name, key }} />`}
-    ${isAsked && html`<${Command} text=${`npx millrace explain ${view.name} ${shellWord(typeof key === "string" ? key : JSON.stringify(key))}`} />`}`
+    ${
+      isAsked
+        ? html`<p class="row">
+              <a href=${linkTo(["tables", view.name], Object.fromEntries(view.key.map((name) => [name, query[name]])))}
+                >The row in its table</a
+              >
+              ${view.key.slice(0, 1).map((name) => html`<a key=${name} href=${linkTo(["entity", query[name]])}>Everything of ${query[name]}</a>`)}
+            </p>
+            <${Running}
+              key=${JSON.stringify(query)}
+              body=${{ table: view.name, key, limit }}
+              view=${view}
+              onMore=${limit < limits.most ? more : undefined}
+            />
+            <${Command}
+              text=${`npx millrace explain ${view.name} ${shellWord(typeof key === "string" ? key : JSON.stringify(key))}${limit === limits.usual ? "" : ` --limit ${limit}`}`}
+            />`
+        : html`<${Empty} title="No row is chosen">
+            <p>Type the key of a row, or come from a row of the tables or of an entity by “Why?”.</p>
+            <p class="row"><a href=${linkTo(["tables", view.name])}>Rows of ${view.name}</a></p>
+          <//>`
+    }`
 }
 
 export default ({ query }) => {
   const list = useGet("/v1/views")
   return html`<header class="head"><h1>Explain</h1></header>
-    <p class="lead">Why a row is as it is: the events that made it, from the log, and what a replay of them gives.</p>
+    <p class="lead">
+      Why a row is as it is: the events that made it, from the log, what each changed, and what a replay of them gives.
+    </p>
     <${Loaded} of=${list}>
       ${({ views }) => {
         const written = views.filter(({ key }) => key.length > 0)

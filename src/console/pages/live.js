@@ -1,152 +1,179 @@
-// Any topic as its records come, filtered by the server; pausing keeps what is shown, and counts what comes meanwhile.
+// Any topic or view as it changes: filtered by the server, sampled where it is fast, and paused without losing its position.
 import { useGet, withQuery } from "../lib/api.js"
-import { counted, shellWord } from "../lib/format.js"
-import { html, useEffect, useRef, useState } from "../lib/html.js"
+import { counted, number, shellWord } from "../lib/format.js"
+import { html, useState } from "../lib/html.js"
+import { mostPaused, useLive } from "../lib/live-list.js"
 import { go, linkTo } from "../lib/router.js"
-import { follow } from "../lib/stream.js"
-import { Command, Empty, Field, Json, Loaded, Problem, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, Problem, Tag } from "../parts/common.js"
+import { FilterForm } from "../parts/filter-form.js"
+import { LiveItems } from "../parts/live-list.js"
 
-/** How many records are shown, the newest first. */
-const shown = 200
+const reserved = new Set(["topic", "view", "key", "tenant", "from"])
+const kinds = { open: "good", connecting: "quiet", waiting: "warn", refused: "bad" }
+const texts = {
+  open: "following",
+  connecting: "connecting",
+  waiting: "the connection is lost; it is opened again",
+  refused: "refused"
+}
 
-const Record = ({ record: { at, value } }) => {
-  const [isOpen, setOpen] = useState(false)
-  return html`<tr class="fresh">
-      <td>
-        <button type="button" class="small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
-          ${isOpen ? "Less" : "More"}
-        </button>
-      </td>
-      <td><${Time} at=${at} /></td>
-      <td><code>${JSON.stringify(value)}</code></td>
-    </tr>
+const rateText = (noun, rate, total, left) =>
+  `${counted(Math.round(rate), noun)} a second, ${number(total)} since the page was opened` +
+  (left > 0 ? `, ${number(left)} of them not listed` : "")
+/** The state of the connection, the rate, and whether the stream is behind. */
+const Status = ({ hasRowsFirst, isPaused, noun, view: { isLive, left, missed = 0, rate, state, total, waiting } }) =>
+  html`<div class="row" role="status">
+    <${Tag} kind=${isPaused ? "quiet" : kinds[state.state]}>${isPaused ? "paused" : texts[state.state]}<//>
     ${
-      isOpen &&
-      html`<tr>
-        <td colspan="3"><${Json} value=${value} /></td>
-      </tr>`
+      isPaused
+        ? html`<span
+            >${missed >= mostPaused ? `More than ${number(mostPaused)} ${noun}s` : counted(missed, noun)} came
+            meanwhile. Go on to see them.</span
+          >`
+        : html`<span class="quiet">${rateText(noun, rate, total, left)}</span>`
+    }
+    ${!isPaused && waiting >= 1_000 && waiting > rate * 2 && html`<${Tag} kind="warn">behind: ${counted(waiting, "position")} wait<//>`}
+    ${hasRowsFirst && !isLive && state.state === "open" && html`<${Tag}>the rows that there are come first<//>`}
+  </div>`
+const Following = ({ hasRowsFirst, isPaused, path, source }) => {
+  const view = useLive(path, source, isPaused)
+  const { ended, isFast, items, listed, rate, state } = view
+  const noun = source.kind === "topic" ? "record" : "change"
+  return html`<${Status} view=${view} noun=${noun} isPaused=${isPaused} hasRowsFirst=${hasRowsFirst} />
+    ${
+      !isPaused &&
+      rate > listed * 1.2 + 1 &&
+      html`<p class="note-box">
+        The list is a sample: it has about ${number(Math.round(listed))} of ${number(Math.round(rate))} a second. A
+        filter narrows it down.
+      </p>`
+    }
+    ${ended && state.state !== "open" && html`<p class="note-box">The server ended the stream: ${ended.message}</p>`}
+    <${Problem} error=${state.error} />
+    ${state.error?.code === "position_gone" && html`<p>Reload the page to go on with what comes now.</p>`}
+    ${
+      items.length > 0
+        ? html`<${LiveItems} items=${items} source=${source} isFast=${isFast} />`
+        : state.state !== "refused" &&
+          html`<${Empty} title=${`No ${noun} yet`}
+            ><p>They appear here as they come. Choose “earliest” to see what there is already, or send an event.</p>
+            <p class="row"><a href=${linkTo("send")}>Send an event</a></p><//
+          >`
     }`
 }
 
-const Following = ({ isPaused, query, topic }) => {
-  const [state, setState] = useState({ state: "connecting" })
-  const [records, setRecords] = useState([])
-  const held = useRef([])
-  const paused = useRef(isPaused)
-  const [missed, setMissed] = useState(0)
-  const path = withQuery(`/v1/topics/${encodeURIComponent(topic)}/stream`, query)
-  const take = (found) => setRecords((old) => [...found.toReversed(), ...old].slice(0, shown))
-  useEffect(() => {
-    setRecords([])
-    held.current = []
-    return follow(path, {
-      onState: setState,
-      onEvents: (events) => {
-        const found = events
-          .filter(({ event }) => event !== "end")
-          .map(({ data, id }) => ({ id, at: Date.now(), value: data }))
-        if (!paused.current) return take(found)
-        held.current = [...held.current, ...found].slice(-shown)
-        setMissed((n) => n + found.length)
-      }
-    })
-  }, [path])
-  useEffect(() => {
-    paused.current = isPaused
-    if (isPaused) return
-    take(held.current)
-    held.current = []
-    setMissed(0)
-  }, [isPaused])
-  const kinds = { open: "good", connecting: "quiet", waiting: "warn", refused: "bad" }
-  const texts = {
-    open: "following",
-    connecting: "connecting",
-    waiting: "the connection is lost; it is opened again",
-    refused: "refused"
+/** What is followed, by the address; without one, the first topic that events come in by. */
+const sourceOf = ({ topic, view }, topics, views) => {
+  const found = views.find(({ name }) => name === view)
+  if (found !== undefined) return { kind: "view", name: found.name, key: found.key, columns: found.columns }
+  const first = topics.find(({ compacted, written_by: by }) => by.length === 0 && !compacted) ?? topics[0]
+  const name = topic ?? first?.name
+  return name === undefined ? undefined : { kind: "topic", name, key: [], columns: undefined }
+}
+const pathOf = (source, { from, key, tenant }, filters) =>
+  source.kind === "topic"
+    ? withQuery(`/v1/topics/${encodeURIComponent(source.name)}/stream`, {
+        envelope: "record",
+        key,
+        tenant,
+        from,
+        ...filters
+      })
+    : withQuery(`/v1/views/${encodeURIComponent(source.name)}/changes`, { from: from ?? "latest", ...filters })
+const tailOf = (source, { from, key, tenant }) => {
+  const flags = [
+    key && `--key ${shellWord(key)}`,
+    tenant && `--tenant ${shellWord(tenant)}`,
+    (from || source.kind === "view") && `--from ${shellWord(from ?? "latest")}`
+  ]
+  const name = shellWord(source.kind === "topic" ? source.name : `view:${source.name}`)
+  return ["npx millrace tail", name, ...flags.filter(Boolean)].join(" ")
+}
+
+const Sources = ({ choose, source, topics, views }) =>
+  html`<${Field} label="Topic or table"
+    ><select value=${`${source.kind} ${source.name}`} onChange=${choose}>
+      <optgroup label="Topics">
+        ${topics.map(({ name }) => html`<option key=${name} value=${`topic ${name}`}>${name}</option>`)}
+      </optgroup>
+      <optgroup label="Tables and windows">
+        ${views.map(({ name }) => html`<option key=${name} value=${`view ${name}`}>${name}</option>`)}
+      </optgroup>
+    </select><//
+  >`
+const From = ({ from = "latest", onChange }) =>
+  html`<${Field} label="From"
+    ><select value=${from} onChange=${(event) => onChange(event.target.value)}>
+      ${[...new Set(["latest", "earliest", from])].map((one) => html`<option key=${one}>${one}</option>`)}
+    </select><//
+  >`
+const Page = ({ query, topics, views }) => {
+  const [isPaused, setPaused] = useState(false)
+  const source = sourceOf(query, topics, views)
+  if (source === undefined)
+    return html`<${Empty} title="The application has no topics"
+      ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//
+    >`
+  const isTopic = source.kind === "topic"
+  const filters = Object.entries(query).filter(([name]) => !reserved.has(name))
+  const set = (changes) => {
+    setPaused(false)
+    go(linkTo("live", { [source.kind]: source.name, ...query, ...changes }), { replace: true })
   }
-  return html`<p class="row" role="status">
-      <${Tag} kind=${kinds[state.state]}>${texts[state.state]}<//>
-      ${isPaused && html`<span class="quiet">paused; ${counted(missed, "record")} came meanwhile</span>`}
-    </p>
-    <${Problem} error=${state.error} />
-    ${
-      records.length === 0
-        ? html`<${Empty} title="No record yet"
-            ><p>Records appear here as they are appended.</p>
-            <${Command} text=${`npx millrace tail ${shellWord(topic)} --from earliest`}
-          /><//>`
-        : html`<div class="scroll" tabindex="0" role="region" aria-label="Records">
-            <table>
-              <caption class="sr">
-                The newest records of ${topic}
-              </caption>
-              <thead>
-                <tr>
-                  <th scope="col"><span class="sr">more</span></th>
-                  <th scope="col">came</th>
-                  <th scope="col">value</th>
-                </tr>
-              </thead>
-              <tbody>
-                ${records.map((record) => html`<${Record} key=${record.id} record=${record} />`)}
-              </tbody>
-            </table>
-          </div>`
-    }`
+  const choose = (event) => {
+    const [kind, ...name] = event.target.value.split(" ")
+    setPaused(false)
+    go(linkTo("live", { [kind]: name.join(" "), from: query.from }))
+  }
+  const path = pathOf(source, query, Object.fromEntries(filters))
+  const field = (name, label) =>
+    html`<${Field} label=${label}
+      ><input value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value.trim() })}
+    /><//>`
+  return html`<div class="row end">
+      <${Sources} choose=${choose} source=${source} topics=${topics} views=${views} />
+      ${isTopic && field("key", "Key")} ${isTopic && field("tenant", "Tenant")}
+      <${From} from=${query.from} onChange=${(from) => set({ from })} />
+      <button
+        type="button"
+        class=${isPaused ? "primary" : ""}
+        aria-pressed=${isPaused}
+        onClick=${() => setPaused(!isPaused)}
+      >
+        ${isPaused ? "Go on" : "Pause"}
+      </button>
+    </div>
+    <${FilterForm}
+      columns=${source.columns?.map(({ name }) => name)}
+      prefix=${isTopic ? "value." : ""}
+      filters=${filters}
+      set=${set}
+    />
+    <section class="card">
+      <${Following}
+        key=${path}
+        path=${path}
+        source=${source}
+        isPaused=${isPaused}
+        hasRowsFirst=${!isTopic && query.from === "earliest"}
+      />
+    </section>
+    <${Command} text=${tailOf(source, query)} />
+    <${Command} label="request" text=${`curl -N ${shellWord(location.origin + path)}`} />`
 }
 
 export default ({ query }) => {
   const topics = useGet("/v1/topics")
-  const [isPaused, setPaused] = useState(false)
+  const views = useGet("/v1/views")
   return html`<header class="head"><h1>Live</h1></header>
-    <p class="lead">The records of a topic as they come, the newest first.</p>
-    <${Loaded} of=${topics}>
-      ${({ topics: all }) => {
-        const names = all.map(({ name }) => name).filter((name) => !name.startsWith("millrace-"))
-        if (names.length === 0)
-          return html`<${Empty} title="The application has no topics"
-            ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//
-          >`
-        const topic = query.topic ?? (names.includes("alerts.v1") ? "alerts.v1" : names[0])
-        const set = (changes) => go(linkTo("live", { topic, ...query, ...changes }), { replace: true })
-        const { from, key, tenant } = query
-        const flags = [
-          key && `--key ${shellWord(key)}`,
-          tenant && `--tenant ${shellWord(tenant)}`,
-          from && `--from ${shellWord(from)}`
-        ]
-        return html`<div class="row end">
-            <${Field} label="Topic"
-              ><select value=${topic} onChange=${(event) => set({ topic: event.target.value })}>
-                ${names.map((name) => html`<option key=${name}>${name}</option>`)}
-              </select><//
-            >
-            <${Field} label="Key"
-              ><input value=${key ?? ""} onChange=${(event) => set({ key: event.target.value })}
-            /><//>
-            <${Field} label="Tenant"
-              ><input value=${tenant ?? ""} onChange=${(event) => set({ tenant: event.target.value })}
-            /><//>
-            <${Field} label="From"
-              ><select value=${from ?? "latest"} onChange=${(event) => set({ from: event.target.value })}>
-                <option>latest</option>
-                <option>earliest</option>
-              </select><//
-            >
-            <button type="button" aria-pressed=${isPaused} onClick=${() => setPaused(!isPaused)}>
-              ${isPaused ? "Go on" : "Pause"}
-            </button>
-          </div>
-          <section class="card">
-            <${Following}
-              key=${JSON.stringify([topic, query])}
-              topic=${topic}
-              query=${{ key, tenant, from }}
-              isPaused=${isPaused}
-            />
-          </section>
-          <${Command} text=${["npx millrace tail", shellWord(topic), ...flags.filter(Boolean)].join(" ")} />`
-      }}
+    <p class="lead">The records of a topic, or the changes of a table or window, as they come: the newest first.</p>
+    <${Loaded} of=${query.view === undefined || views.data !== undefined ? topics : views}>
+      ${() =>
+        topics.data &&
+        html`<${Page}
+          query=${query}
+          topics=${topics.data.topics}
+          views=${(views.data?.views ?? []).filter(({ kind }) => kind !== "view")}
+        />`}
     <//>`
 }

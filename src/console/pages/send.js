@@ -36,8 +36,7 @@ const keepSent = (one) => {
   }
 }
 
-const recordLink = ({ partition, position, topic }) =>
-  linkTo("events", { topic, partition: String(partition), from: String(position) })
+const recordLink = ({ partition, position, topic }) => linkTo("events", { topic, at: `${partition}:${position}` })
 const commandsOf = (path, body, type) =>
   html`<p class="quiet">The same request:</p>
     <${Command}

@@ -84,7 +84,7 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
         : whole(query["from"], "from", { most: end, otherwise: isBackwards ? end : start })
     const page = await readPage(parts, { topic, bounds, from, isBackwards, limit, wants })
     const { next, searched } = page
-    const head = JSON.stringify({ topic, partition, start, end: page.end, next, searched })
+    const head = JSON.stringify({ topic, partition, partitions: all.length, start, end: page.end, next, searched })
     const body = `${head.slice(0, -1)},"records":[${page.records.map(recordJson).join(",")}]}`
     return reply.type("application/json; charset=utf-8").send(body)
   })
@@ -142,6 +142,7 @@ const pageSchema = {
       object({
         topic: text,
         partition: integer,
+        partitions: described(integer, "how many the topic has"),
         start: described(integer, "the first position that the partition still has"),
         end: described(integer, "the position that its next record gets"),
         next: described(integer, "`from` of the next page; end if this is the last, or start with order=desc"),

@@ -157,7 +157,7 @@ test(
     const payers = ["p", "q", "r", "s", "t", "u"]
     const payer = payers.find((key) => partitionOf(key, 4) !== partitionOf("me", 4))!
     yield* handled(made, moves, [move("1", "me", "x", 7)])
-    yield* handled(made, moves, [move("2", payer, "me", 10)])
+    yield* handled(made, moves, [move("2", payer, "me", 10), move("2b", payer, "y", 1), move("2c", payer, "y", 1)])
     yield* handled(made, moves, [move("3", "me", "x", 1)])
     const [found] = yield* historyOf(made, "me")
     // the partition of the key alone gives another row, so all are replayed
@@ -165,12 +165,14 @@ test(
     assert.deepStrictEqual(linesOf(found!, "me"), [
       `0: applied: h_accounts {"account":"me","cents":-7} h_accounts {"account":"x","cents":7} h_days {"day":"today","last":"1"} h_receipts {"id":"1","cents":7}`,
       `0 by ${payer}: applied: h_accounts {"account":"me","cents":3} h_days {"day":"today","last":"2"}`,
+      `1 by ${payer}: applied: h_days {"day":"today","last":"2b"}`,
+      `2 by ${payer}: applied: h_days {"day":"today","last":"2c"}`,
       `1: applied: h_accounts {"account":"me","cents":2} h_accounts {"account":"x","cents":8} h_days {"day":"today","last":"3"} h_receipts {"id":"3","cents":1}`
     ])
     assert.deepStrictEqual(sameOf(found!), {
       "h_accounts me": "same, 1 others",
       "h_accounts x": "same, 0 others",
-      "h_days today": "same, 1 others",
+      "h_days today": "same, 3 others",
       "h_receipts 1": "same, 0 others",
       "h_receipts 3": "same, 0 others"
     })
