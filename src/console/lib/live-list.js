@@ -5,9 +5,9 @@ import { follow } from "./stream.js"
 
 /**
  * How many are listed, how many more at most each time the list is drawn, how often that is in milliseconds, the rate from which on it is drawn once a
- * second, and rows whose last values are known.
+ * second, rows whose last values are known, and for how long an empty list may be filled yet.
  */
-const most = { shown: 100, fresh: 20, everyMs: 500, calm: 50, rows: 5_000 }
+const most = { shown: 100, fresh: 20, everyMs: 500, calm: 50, rows: 5_000, youngMs: 700 }
 /** How many are counted while it is paused; then the connection is closed until it goes on. */
 export const mostPaused = 10_000
 /** The seconds that a rate is of. */
@@ -18,6 +18,7 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
 class LiveList {
   state = { state: "connecting" }
   paused = undefined
+  openedAt = undefined
   resume = undefined
   #source
   #items = []
@@ -55,6 +56,10 @@ class LiveList {
     this.#fresh = [...this.#fresh, ...wanted.slice(-room)].slice(-room)
     return true
   }
+  /** Whether nothing is listed yet. */
+  get isEmpty() {
+    return this.#items.length === 0
+  }
   /** A second has passed. */
   tick() {
     this.#seconds = [...this.#seconds.slice(1 - rateSeconds), { came: this.#came, taken: this.#taken }]
@@ -84,7 +89,8 @@ class LiveList {
       ended: this.#ended,
       state: this.state,
       missed: this.paused?.count,
-      isFast: this.isFast
+      isFast: this.isFast,
+      isYoung: this.#items.length === 0 && (this.openedAt === undefined || Date.now() - this.openedAt < most.youngMs)
     }
   }
   #itemOf({ data, event, id }) {
@@ -122,10 +128,13 @@ export const useLive = (path, source, isPaused) => {
       isRaw: true,
       onState: (state) => {
         own.state = state
+        if (state.state === "open") own.openedAt = Date.now()
         setView(own.view())
       },
       onEvents: (messages) => {
+        const isFirst = own.isEmpty
         if (!own.take(messages)) stop()
+        if (isFirst) setView(own.view())
       }
     })
     position.current = stop.position

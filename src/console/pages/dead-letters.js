@@ -319,6 +319,7 @@ const One = ({ id }) => {
           ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} onDone=${found.reload} />`}
           ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, at: `${one.partition}:${one.position}` })}>Its record</a>`}
           ${one.key !== null && html`<a href=${linkTo("dead-letters", { kind: one.kind, key: one.key })}>Others of its key</a>`}
+          ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of ${one.key}</a>`}
           ${one.projection && html`<a href=${linkTo(["versions", one.projection])}>${one.projection}</a>`}
         </div>
         <dl class="pairs">

@@ -3,7 +3,7 @@ import { get, useGet, withQuery } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Field, JsonLine, Loaded, Table, Tag, Time } from "../parts/common.js"
 import { KeyLink, RecordDialog } from "../parts/record.js"
 
 /** How many records a page has, and how many a page of all partitions has. */
@@ -26,10 +26,7 @@ const columnsOf = (topic, query) => {
     { name: "event_time", label: "event time", cell: (record) => html`<${Time} at=${record.event_time} />` },
     {
       name: "value",
-      cell: ({ value }) =>
-        value === null
-          ? html`<${Tag}>deleted<//>`
-          : html`<code class="line">${JSON.stringify(value).slice(0, 300)}</code>`
+      cell: ({ value }) => (value === null ? html`<${Tag}>deleted<//>` : html`<${JsonLine} value=${value} />`)
     }
   ]
 }
@@ -161,7 +158,7 @@ const AllPartitions = ({ query, set, topic }) => {
         const oldest = records.at(-1)?.appended_at
         // what has the same time as the last one comes again, rather than not at all
         const before = oldest === undefined ? undefined : new Date(oldest + 1).toISOString()
-        const next = before === from ? new Date(oldest).toISOString() : before
+        const next = before === undefined || before !== from ? before : new Date(oldest).toISOString()
         return html`<p role="status" class="quiet">
             ${counted(partitions, "partition")}, by the time at which records were
             stored${from ? html`, before <${Time} at=${from} />` : ""}.

@@ -37,7 +37,7 @@ const Status = ({ hasRowsFirst, isPaused, noun, view: { isLive, left, missed = 0
   </div>`
 const Following = ({ hasRowsFirst, isPaused, path, source }) => {
   const view = useLive(path, source, isPaused)
-  const { ended, isFast, items, listed, rate, state } = view
+  const { ended, isFast, isYoung, items, listed, rate, state } = view
   const noun = source.kind === "topic" ? "record" : "change"
   return html`<${Status} view=${view} noun=${noun} isPaused=${isPaused} hasRowsFirst=${hasRowsFirst} />
     ${
@@ -54,11 +54,13 @@ const Following = ({ hasRowsFirst, isPaused, path, source }) => {
     ${
       items.length > 0
         ? html`<${LiveItems} items=${items} source=${source} isFast=${isFast} />`
-        : state.state !== "refused" &&
-          html`<${Empty} title=${`No ${noun} yet`}
-            ><p>They appear here as they come. Choose “earliest” to see what there is already, or send an event.</p>
-            <p class="row"><a href=${linkTo("send")}>Send an event</a></p><//
-          >`
+        : isYoung && (state.state === "open" || state.state === "connecting")
+          ? html`<p class="quiet">Loading…</p>`
+          : state.state !== "refused" &&
+            html`<${Empty} title=${`No ${noun} yet`}
+              ><p>They appear here as they come. Choose “earliest” to see what there is already, or send an event.</p>
+              <p class="row"><a href=${linkTo("send")}>Send an event</a></p><//
+            >`
     }`
 }
 

@@ -1,5 +1,5 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
-import { duration, isUtc, number, time } from "../lib/format.js"
+import { duration, isUtc, number, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 
 /** A time with the other zone in its title. */
@@ -94,6 +94,11 @@ export const Value = ({ value }) => {
   if (typeof value === "object" && !("text" in value)) return html`<code>${JSON.stringify(value)}</code>`
   if (typeof value === "boolean") return html`<code>${String(value)}</code>`
   return html`${String(value)}`
+}
+/** JSON in one line of a table, as much as there is room for, and more of it in its title. */
+export const JsonLine = ({ value }) => {
+  const text = JSON.stringify(value)
+  return html`<code class="line" title=${visible(text.slice(0, 1_000))}>${text.slice(0, 300)}</code>`
 }
 /** JSON over several lines. */
 export const Json = ({ value }) =>

@@ -1,7 +1,7 @@
 // The list of what came of a topic or a view, each with its data and links.
 import { linkTo } from "../lib/router.js"
 import { html, useState } from "../lib/html.js"
-import { Json, Tag, Time } from "./common.js"
+import { Json, JsonLine, Tag, Time } from "./common.js"
 
 const Key = ({ item: { entity, key }, source }) => {
   if (key === null || key === undefined) return html`<span class="quiet">none</span>`
@@ -42,7 +42,7 @@ const Item = ({ item, source }) => {
       <td><${Time} at=${at} /></td>
       <td><${What} item=${item} source=${source} /></td>
       <td><${Key} item=${item} source=${source} /></td>
-      <td><code class="line">${value === null ? "deleted" : JSON.stringify(short).slice(0, 300)}</code></td>
+      <td>${value === null ? "deleted" : html`<${JsonLine} value=${short} />`}</td>
     </tr>
     ${
       isOpen &&
