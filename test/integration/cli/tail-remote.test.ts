@@ -1,12 +1,16 @@
 // `millrace tail --url`: what a server streams over HTTP is printed as from the log, once, also when the server is away for a while.
 import { createServer } from "node:http"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { make } from "../../../src/memory/log.ts"
 import { positionToken } from "../../../src/log/position-token.ts"
 import type { Principal } from "../../../src/server/access/principal.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
+import { certificate } from "../../support/certificates.ts"
 import * as Cli from "../../support/cli.ts"
 import { TcpProxy } from "../../support/tcp-proxy.ts"
 import { startViews } from "../../support/views.ts"
@@ -252,6 +256,39 @@ it.live(
         const wrong = yield* Cli.run({}, ...topic, "--url", `http://127.0.0.1:${port}`)
         assert.strictEqual(wrong.code, 1)
         assert.match(wrong.errors, /answered 200: <html>hello\ntry: check the URL/)
+      })
+    ),
+  60_000
+)
+
+it.live(
+  "recognizes a server with TLS by the authority of the settings, and says what to do about any other",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-tail-"))),
+          (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+        )
+        const put = (name: string, text: string) => {
+          writeFileSync(join(folder, name), text)
+          return join(folder, name)
+        }
+        const authority = certificate("Test Authority")
+        const own = certificate("server", { by: authority, sans: ["DNS:localhost", "IP:127.0.0.1"] })
+        const tls = { cert: put("own.pem", own.cert), key: put("own.key", own.key), ca: undefined, needsClients: false }
+        const server = yield* serving({ tls })
+        yield* Effect.promise(() => publish(server, [alert("secret", "N1")]))
+        const args = [...topic, "--url", server.url, "--from", "earliest", "--max", "1"]
+        const known = yield* Cli.run({ MILLRACE_CLIENT_TLS_CA: put("ca.pem", authority.cert) }, ...args)
+        assert.deepStrictEqual(
+          shown(known.output).map(({ event_id: id }) => id),
+          ["secret"],
+          known.errors
+        )
+        const unknown = yield* Cli.run({}, ...args)
+        assert.deepStrictEqual([unknown.code, unknown.output], [1, ""])
+        assert.match(unknown.errors, /do not accept each other: .*\ntry: name the authority of its certificate/)
       })
     ),
   60_000
