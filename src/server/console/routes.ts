@@ -38,8 +38,13 @@ const pathOf = (specifier: string): string => {
   return specifier === "htm" ? join(dirname(found), "htm.mjs") : found
 }
 
-const fileOf = (path: string): ConsoleFile => {
-  const body = readFileSync(path)
+/** A module or a style sheet without the comments that have lines of their own; what is left stays in its lines. */
+export const withoutComments = (text: string): string =>
+  text.replaceAll(/^[ \t]*(?:\/\*[\s\S]*?\*\/|\/\/.*)$/gm, (comment) => comment.replaceAll(/[^\n]/g, ""))
+
+const fileOf = (path: string, isOwn = false): ConsoleFile => {
+  const read = readFileSync(path)
+  const body = isOwn && /\.(js|css)$/.test(path) ? Buffer.from(withoutComments(read.toString("utf8"))) : read
   const etag = `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`
   return {
     type: types[extname(path).replace(".mjs", ".js")] ?? "application/octet-stream",
@@ -56,7 +61,7 @@ export const consoleFiles = (): ReadonlyMap<string, ConsoleFile> => {
     const path = join(entry.parentPath, entry.name)
     const name = relative(root, path).split(sep).join("/")
     if (entry.isFile() && types[extname(name)] !== undefined && name !== "index.html")
-      files.set(`/console/${name}`, fileOf(path))
+      files.set(`/console/${name}`, fileOf(path, true))
   }
   for (const [name, specifier] of Object.entries(libraries))
     files.set(`/console/vendor/${name}`, { ...fileOf(pathOf(specifier)), type: types[extname(name)]! })

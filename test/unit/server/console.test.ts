@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { createHash } from "node:crypto"
 import fastify from "fastify"
 import { expect, test } from "vitest"
-import { consoleFiles, consolePage, policyOf } from "../../../src/server/console/routes.ts"
+import { consoleFiles, consolePage, policyOf, withoutComments } from "../../../src/server/console/routes.ts"
 
 const files = consoleFiles()
 
@@ -28,6 +28,11 @@ test("all imports of the console's modules are files that the server has, or nam
   }
   expect(count).toBeGreaterThan(40)
   for (const [, target] of page.matchAll(/(?:src|href)="([^"]+)"/g)) expect(files.has(target!), target).toBe(true)
+})
+
+test("comments are left out of what is sent, and nothing else; lines keep their numbers", () => {
+  const module = 'const a = "// no"\n  // a comment\n/** one\n * of three\n */\nconst b = `/* text */` // kept\n'
+  expect(withoutComments(module)).toBe('const a = "// no"\n\n\n\n\nconst b = `/* text */` // kept\n')
 })
 
 test("all of it is under 150 kB as it is sent", () => {
