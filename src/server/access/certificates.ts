@@ -71,26 +71,38 @@ export const principalOfNames = (
 
 /** The certificate of a client: its principal, or why it has none; undefined if it has sent none. */
 export type ClientCertificate = { readonly principal: Principal } | { readonly refusal: string }
-const seen = new WeakMap<Socket, ClientCertificate | "none">()
+/** What the client of a connection has sent, and until when its certificate is valid, in epoch milliseconds. */
+interface Seen {
+  readonly found: ClientCertificate | undefined
+  readonly until: number
+}
+const seen = new WeakMap<Socket, Seen>()
 
-/** Returns the reading of the certificate that the client of a connection has sent. A connection is read once. */
-export const certificateReader = (rules: ReadonlyArray<CertificateRule>) => {
-  const read = (socket: TLSSocket): ClientCertificate | "none" => {
+/**
+ * Returns the reading of the certificate that the client of a connection has sent. A connection is read once; a certificate that expires while its
+ * connection is open is refused from then on.
+ */
+export const certificateReader = (rules: ReadonlyArray<CertificateRule>, now: () => number = Date.now) => {
+  const read = (socket: TLSSocket): Seen => {
     const certificate = socket.getPeerCertificate()
-    if (Object.keys(certificate).length === 0) return "none"
+    if (Object.keys(certificate).length === 0) return { found: undefined, until: Infinity }
+    const until = Date.parse(certificate.valid_to)
+    const of = (found: ClientCertificate): Seen => ({ found, until: Number.isNaN(until) ? Infinity : until })
     if (!socket.authorized)
-      return { refusal: `the client's certificate is not accepted: ${String(socket.authorizationError)}` }
+      return of({ refusal: `the client's certificate is not accepted: ${String(socket.authorizationError)}` })
     const cn = certificate.subject.CN
     const names = { cn: typeof cn === "string" ? cn : undefined, sans: sansOf(certificate.subjectaltname) }
     const principal = principalOfNames(rules, names)
-    if (principal !== undefined) return { principal }
+    if (principal !== undefined) return of({ principal })
     const shown = [...(names.cn === undefined ? [] : [`CN=${names.cn}`]), ...names.sans].join(", ").slice(0, 200)
-    return { refusal: `the client's certificate (${shown}) is not among those of MILLRACE_HTTP_TLS_PRINCIPALS` }
+    return of({ refusal: `the client's certificate (${shown}) is not among those of MILLRACE_HTTP_TLS_PRINCIPALS` })
   }
   return (socket: Socket): ClientCertificate | undefined => {
     if (!(socket instanceof TLSSocket)) return undefined
-    const found = seen.get(socket) ?? read(socket)
-    seen.set(socket, found)
-    return found === "none" ? undefined : found
+    const { found, until } = seen.get(socket) ?? read(socket)
+    seen.set(socket, { found, until })
+    return found === undefined || until > now()
+      ? found
+      : { refusal: `the client's certificate expired at ${new Date(until).toISOString()}` }
   }
 }

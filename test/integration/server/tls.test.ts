@@ -233,6 +233,49 @@ describe("certificates of clients", () => {
     const refused = await webSocket(`${required.url}/v1/topics/alerts.v1/stream`, { ...loader, ca: authority.cert })
     expect(refused.refused?.status).toBe(403)
   })
+  test("a certificate that expires while its connection is open is refused from then on", async () => {
+    let now = Date.now()
+    const own = await serve(
+      { ...filesOf("expiring"), ca },
+      { access: { isRequired: true, certificate: certificateReader(rules, () => now) }, limits: { recheckMs: 50 } }
+    )
+    const agent = new Agent({ keepAlive: true, maxSockets: 1, ca: authority.cert, ...app })
+    const first = await ask(`${own.url}/v1/topics`, { agent })
+    expect(first.status).toBe(200)
+    const followed = await webSocket(`${own.url}/v1/topics/alerts.v1/stream`, { ...app, ca: authority.cert })
+    now += 2 * 86_400_000
+    const later = await ask(`${own.url}/v1/topics`, { agent })
+    expect([later.status, later.port]).toEqual([401, first.port])
+    expect(later.text).toMatch(/the client's certificate expired at \d{4}-/)
+    expect(await followed.closed()).toEqual({ code: 4006, reason: "unauthenticated" })
+    agent.destroy()
+  })
+  test.skipIf(isDeno)("a session of an authority that was taken away cannot be resumed", async () => {
+    const changing = put("changing-ca.pem", authority.cert)
+    const own = await serve({ ...filesOf("changing"), ca: changing, pollMs: 20 }, { access })
+    const opened = await handshake(own, loader)
+    const session = await new Promise<Buffer>((resolve) => {
+      opened.once("session", resolve)
+      opened.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    })
+    opened.destroy()
+    /** Whether a client of the authority gets an answer. */
+    const isServed = async (more: ConnectionOptions = {}) => {
+      const socket = await handshake(own, { ...loader, ...more }).catch(() => undefined)
+      if (socket === undefined) return false
+      const answer = await new Promise<string>((resolve) => {
+        socket.once("data", (data: Buffer) => resolve(data.toString())).on("error", () => resolve(""))
+        socket.once("close", () => resolve(""))
+        socket.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+      })
+      socket.destroy()
+      return answer !== ""
+    }
+    expect(await isServed({ session })).toBe(true)
+    put("changing-ca.pem", others.cert)
+    await expect.poll(() => isServed(), { timeout: 20_000 }).toBe(false)
+    expect(await isServed({ session })).toBe(false)
+  })
 })
 
 describe("files that change", () => {
