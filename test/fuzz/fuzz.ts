@@ -96,6 +96,9 @@ class Acceptances {
   }
 }
 
+/** How a refusal looks: a problem, the results of events, or, of the routes of health, what is not well. */
+const form = /"error":\{"(?:index|code)"|"detail":|^\{"(?:healthy|ready)":false/
+
 /** Problems of the answers to one request. */
 const problemsOf = (request: FuzzRequest, answer: RawAnswer): ReadonlyArray<string> => {
   const { cutMs, isClean, methods, name, operation } = request
@@ -106,7 +109,7 @@ const problemsOf = (request: FuzzRequest, answer: RawAnswer): ReadonlyArray<stri
     if (status >= 500 && !(isBusy(response) && (!isClean || isDocumented(operation, response))))
       problems.push(`${name} was answered with ${status}`)
     if (status === 0) problems.push(`${name} was answered with what is no HTTP/1.1`)
-    if (status >= 400 && body !== "" && methods[0] !== "HEAD" && !/"error":\{"(?:index|code)"|"detail":/.test(body))
+    if (status >= 400 && body !== "" && methods[0] !== "HEAD" && !form.test(body))
       problems.push(`${name} was refused with ${status} in another form than a problem`)
   }
   if (cutMs !== undefined) return problems
