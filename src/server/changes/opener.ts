@@ -1,6 +1,6 @@
 // Opens what a client asks of the changes of a view, and follows it, for the routes and the command line.
 import { single } from "../http/parameters.ts"
-import { Problem } from "../http/problem.ts"
+import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { isToken } from "../http/token.ts"
 import type { Connection } from "../connection/connection.ts"
 import type { Principal } from "../access/principal.ts"
@@ -67,6 +67,22 @@ const notFollowable = (
   )
 }
 
+/** What a promise resolves to. Rejects with a `Problem` 503 if that takes too long: a database that does not answer may keep a query waiting for minutes. */
+const within = async <A>(opening: Promise<A>, ms: number): Promise<A> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    const problem = new Problem(
+      503,
+      "store_unavailable",
+      `the database has not answered for ${ms / 1_000} s`,
+      "send the request again after Retry-After seconds",
+      retryAfterSeconds
+    )
+    timer = setTimeout(() => reject(problem), ms)
+  })
+  return Promise.race([opening, late]).finally(() => clearTimeout(timer))
+}
+
 /** Returns what opens the changes of an application's views. Clients of one opener share what is read of a view. */
 export const changeOpener = ({ application, limits, reader, source, views }: ChangeParts): ChangeOpener => {
   const columnsOfAll = rememberedColumns({ reader, views })
@@ -106,7 +122,7 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
   }
   return {
     open: (asked) =>
-      open(asked).catch((cause: unknown) => {
+      within(open(asked), limits.openMs).catch((cause: unknown) => {
         throw problemOf(cause, limits)
       }),
     follow: ({ beginning, digest, filter, followed, order }, connection) =>

@@ -46,6 +46,8 @@ export interface Limits {
   readonly recentBytes: number
   /** How long a query of a view may take. It ends then. */
   readonly viewMs: number
+  /** How long the changes of a view may take to be opened; then the answer is 503. */
+  readonly openMs: number
   /** How long a request waits for what its token names; then the answer is 504. */
   readonly waitMs: number
   /** Requests that read views at once; further ones are refused with 429. */
@@ -80,6 +82,7 @@ export const defaultLimits: Limits = {
   recheckMs: 2_000,
   recentBytes: 4 * 1024 * 1024,
   viewMs: 10_000,
+  openMs: 30_000,
   waitMs: 10_000,
   waitingViews: 100,
   viewBytes: 4 * 1024 * 1024,

@@ -8,7 +8,7 @@ import { make } from "../../../src/memory/log.ts"
 import { connect } from "../../../src/postgres/client/client.ts"
 import { watchPressure, type DatabasePressure } from "../../../src/system/pressure.ts"
 import { startServer } from "../../support/aggregate-http.ts"
-import { declare, json, post, start, transfer } from "../../support/http.ts"
+import { declare, json, noChanges, noViews, post, start, transfer } from "../../support/http.ts"
 import { server as postgres } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -39,6 +39,17 @@ test("under pressure events and commands get 503 with Retry-After, unread; reads
   const reads = ["/healthz", "/v1/topics", "/v1/aggregates/counter/a", "/metrics"]
   const statuses = await Promise.all(reads.map(async (path) => (await fetch(server.url + path)).status))
   expect(statuses).toEqual([200, 200, 404, 200])
+  await server.stop()
+})
+test("changes of a view that the database does not open in time are answered with 503, and keep no slot", async () => {
+  const changes = { ...noChanges, open: () => new Promise<never>(() => {}) }
+  const views = { ...noViews, columns: async () => new Map([["alerts", [{ name: "alert_id", type: "text" }]]]) }
+  const server = await start({ views, changes, limits: { openMs: 50, streams: 1 } })
+  for (let i = 0; i < 3; i++) {
+    const response = await fetch(`${server.url}/v1/views/alerts/changes`)
+    const { error } = (await response.json()) as { readonly error?: { readonly code: string } }
+    expect([response.status, response.headers.get("retry-after"), error?.code]).toEqual([503, "1", "store_unavailable"])
+  }
   await server.stop()
 })
 test("with the log elsewhere, events are taken while the database is behind", () => {
