@@ -27,8 +27,15 @@ it.live("lookup tables of a replay end where the topic ended when it began, and 
       const put = (article: string, cents: number) =>
         log.append("prices", [
           {
-            ...{ partition: 0, key: article, value: JSON.stringify({ article, cents }), eventTime: 1, headers: {} },
-            ...{ eventId: undefined, tenant: undefined, traceparent: undefined, schemaVersion: 1 }
+            partition: 0,
+            key: article,
+            value: JSON.stringify({ article, cents }),
+            eventTime: 1,
+            headers: {},
+            eventId: undefined,
+            tenant: undefined,
+            traceparent: undefined,
+            schemaVersion: 1
           }
         ])
       const stored = () =>
