@@ -60,7 +60,7 @@ const Box = ({ node, onActive }) => {
     onMouseLeave=${unset}
   >
     <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
-    <text x=${x + 12} y=${y + 19}>${name}</text>
+    <text x=${x + 12} y=${y + 19}>${name}</text>${" "}
     <text class="quiet" x=${x + 12} y=${y + 36}>${more}</text>
   </a>`
 }

@@ -120,7 +120,7 @@ export const Newest = (of) => {
   const { name } = of
   const { error, records } = useNewest(of)
   const shown = records?.filter(({ value }) => value !== null && typeof value === "object") ?? []
-  return html`<section class="card" aria-label=${`Newest records of ${name}`}>
+  return html`<section class="card" aria-label=${`Newest of ${name}`}>
     <div class="row spread">
       <h2>Newest of ${name}</h2>
       <a href=${linkTo("live", { topic: name })}>All as they are made</a>
