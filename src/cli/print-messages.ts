@@ -125,8 +125,9 @@ export const subscribe = Effect.fnUntraced(
   Effect.scoped,
   (run, options) =>
     Effect.andThen(assertReadable(options), Effect.provide(run, layer({ dataDir: options.data }))).pipe(
-      Effect.catchTag("UnknownTopic", ({ reason }) =>
-        Effect.scoped(Effect.flatMap(unknown(options, `there is no topic ${options.topic}: ${reason}`), Effect.fail))
-      )
+      Effect.catchTag("UnknownTopic", ({ advice, reason }) => {
+        const message = `there is no topic ${options.topic}: ${reason}${advice === undefined ? "" : `; ${advice}`}`
+        return Effect.scoped(Effect.flatMap(unknown(options, message), Effect.fail))
+      })
     )
 )

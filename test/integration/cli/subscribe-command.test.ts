@@ -259,7 +259,11 @@ suite("millrace subscribe on Pulsar", () => {
           ],
           [[topic, "--from", "1:7"], 1, /^millrace: .* partition 1 does not exist; \S+ has partition 0 only\n$/],
           [[topic, "--max", "0"], 2, /^millrace: --max is 0; it must be at least 1\ntry: --max 10, .*\n$/],
-          [["nowhere"], 1, /^millrace: .* persistent:.*nowhere does not exist; set MILLRACE_PULSAR_TENANT .*\n$/]
+          [
+            ["nowhere"],
+            1,
+            /^millrace: .* persistent:.*nowhere does not exist; set MILLRACE_PULSAR_TENANT .*\ntry: one of events.raw.v1, .*\n$/
+          ]
         ]
         for (const [args, code, error] of refusals) {
           const ended = yield* Cli.run(environment, "subscribe", ...args)
