@@ -63,6 +63,7 @@ const buying = Projection.make({
   version: Number(process.env["SHOP_VERSION"] ?? 1),
   source: orders,
   writes: [bought],
+  failure: { order: "key" },
   handle: ({ at, cents, customer, gift, id, lines, note, tenant, weight }, out) => {
     if (lines.some(({ sku }) => sku === "broken") && !existsSync(process.env["SHOP_FIXED"] ?? ""))
       throw new RangeError(`cannot price broken for ${customer}`)

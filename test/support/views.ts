@@ -1,4 +1,5 @@
 // An application with views of every kind on a PostgreSQL server, and a server of it, for tests over real HTTP.
+import { expect } from "vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { Schema } from "effect"
@@ -95,7 +96,27 @@ export interface Page {
   readonly view: string
   readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>>
   readonly next: string | null
+  readonly previous?: string | null
   readonly error?: { readonly code: string; readonly message: string; readonly try: string }
+}
+/** Reads a view with a primary key page by page of one row, to the last and back, and expects the rows that it has, in each order. */
+export const readBothWays = async (url: string, view: string, orders: ReadonlyArray<string>): Promise<void> => {
+  for (const order of orders) await readOneWayAndBack(url, view, order)
+}
+const readOneWayAndBack = async (url: string, view: string, order: string) => {
+  const get = async (more: string): Promise<Page> =>
+    (await (await fetch(`${url}/v1/views/${view}?order=${order}&${more}`)).json()) as Page
+  const idOf = ({ rows: [row] }: Page) => row!["id"]
+  const ids = (await get("limit=1000")).rows.map(({ id }) => id)
+  expect(ids.length).toBeGreaterThan(2)
+  const there = [await get("limit=1")]
+  while (there.at(-1)!.next !== null) there.push(await get(`limit=1&after=${there.at(-1)!.next}`))
+  const back = [there.at(-1)!]
+  while (typeof back.at(-1)!.previous === "string") back.push(await get(`limit=1&after=${back.at(-1)!.previous}`))
+  expect([there.map(idOf), back.map(idOf)], order).toEqual([ids, ids.toReversed()])
+  // the first page of a request without a cursor does not say whether there are others before it: there are none
+  expect([there[0]!.previous, back.at(-1)!.previous]).toEqual([undefined, null])
+  expect(idOf(await get(`limit=1&after=${back.at(-1)!.next}`))).toBe(ids[1])
 }
 /** Values of parameters that clients must not send. */
 export const hostile = [

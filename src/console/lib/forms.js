@@ -6,7 +6,7 @@ import { parseJson } from "./api.js"
 /** The place of a field, or of an item, below another one. */
 export const below = (at, name) => (at === "" ? "" : `${at}/`) + encodeURIComponent(name)
 /** A place as the server's errors name it: `lines.0.sku`. */
-export const dotted = (at) => at.split("/").map(decodeURIComponent).join(".")
+export const dotted = (at) => at.replaceAll(/\|\d+/g, "").split("/").map(decodeURIComponent).join(".")
 
 /** A schema without references. `roots`: what these may be relative to. */
 const resolved = (schema, roots) => {

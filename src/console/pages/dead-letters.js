@@ -120,7 +120,7 @@ const Filters = ({ query }) => {
     html`<${Field} label=${name}
       ><select name=${name} value=${texts[name] ?? ""} onChange=${set(name)}>
         <option value="">${none}</option>
-        ${values.map((value) => html`<option key=${value}>${value}</option>`)}
+        ${values.map((value) => html`<option key=${value} value=${value}>${value.includes(",") ? "all" : value}</option>`)}
       </select><//
     >`
   return html`<details class="card" open=${Object.keys(query).length > 0}>

@@ -44,7 +44,7 @@ const commandsOf = (path, body, type) =>
       text=${curlOf("POST", path, { body, ...(type && { headers: { "content-type": type } }) })}
     />`
 
-const OneEvent = ({ document, initial, shape }) => {
+const OneEvent = ({ document, initial, onSent, shape }) => {
   const form = useForm(shape, [shape, document])
   const [state, setState] = useState({})
   const [isLoaded, setLoaded] = useState(initial === undefined)
@@ -70,6 +70,7 @@ const OneEvent = ({ document, initial, shape }) => {
       const [result] = answer.body.results ?? []
       if (result?.status === "accepted") {
         keepSent({ type: shape.title, body: form.body })
+        onSent()
         return setState({ result })
       }
       const error = result?.error ?? answer.body.error
@@ -219,6 +220,7 @@ const Last = ({ onUse }) => {
 export default ({ query }) => {
   const document = useGet("/openapi.json")
   const [used, setUsed] = useState()
+  const [, refresh] = useState(0)
   const isMany = query.many === "1"
   return html`<header class="head">
       <h1>Send</h1>
@@ -252,6 +254,7 @@ export default ({ query }) => {
             document=${found}
             shape=${shape}
             initial=${initial}
+            onSent=${() => refresh((n) => n + 1)}
           />
           <${Last} onUse=${use} />`
       }}

@@ -113,12 +113,12 @@ const CommandForm = ({ aggregate, closed, command, document, id, onDone, version
     try {
       const answer = await send("POST", path, { body, accept: [409, 412], headers: more })
       setState({ answer, sent: { body, headers: more } })
-      // the next one is another command
-      if (answer.status < 300)
-        setGiven((old) => ({
-          ...old,
+      // it was decided, and its key is its own: the next one is another command. A conflict decides nothing
+      if (answer.status !== 412)
+        setGiven(({ expected: old, ...others }) => ({
+          ...others,
           key: newKey(),
-          expected: old.expected === undefined ? undefined : answer.body.version
+          expected: old === undefined ? undefined : (answer.body.version ?? old)
         }))
       onDone()
     } catch (error) {

@@ -168,7 +168,7 @@ export const Dialog = ({ children, onClose, title }) => {
 export const Action = (action) =>
   html`<button
     type="button"
-    class=${`${action.danger ? "danger" : ""} ${action.small ? "small" : ""}`}
+    class=${[action.danger && "danger", action.small && "small"].filter(Boolean).join(" ")}
     aria-haspopup="dialog"
     disabled=${action.disabled === true}
     onClick=${() => globalThis.dispatchEvent(new CustomEvent("action", { detail: action }))}
@@ -179,9 +179,16 @@ export const Action = (action) =>
 export const ActionHost = () => {
   const [action, setAction] = useState()
   useEffect(() => {
-    const show = ({ detail }) => setAction(detail)
+    const pathOf = () => location.hash.split("?")[0]
+    const show = ({ detail }) => setAction({ ...detail, path: pathOf() })
+    // back goes to another page, and the dialog with it
+    const leave = () => setAction((old) => (old?.path === pathOf() ? old : undefined))
     globalThis.addEventListener("action", show)
-    return () => globalThis.removeEventListener("action", show)
+    globalThis.addEventListener("hashchange", leave)
+    return () => {
+      globalThis.removeEventListener("action", show)
+      globalThis.removeEventListener("hashchange", leave)
+    }
   }, [])
   return action && html`<${ActionDialog} ...${action} onClose=${() => setAction(undefined)} />`
 }

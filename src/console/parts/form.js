@@ -135,7 +135,7 @@ const Inner = ({ at, node, onTexts, texts, ...rest }) => {
 
 /** The error of a place; of JSON that of what is in it, too. */
 const errorAt = (errors, at, { kind }) => {
-  const own = dotted(at.replaceAll(/\|\d+/g, ""))
+  const own = dotted(at)
   return errors.find(({ path }) => path === own || (kind === "json" && path.startsWith(`${own}.`)))?.message
 }
 const Node = ({ at, errors, label, node, onTexts, texts }) => {
@@ -204,7 +204,7 @@ export const useForm = (schema, roots, initial = {}) => {
   if (json === undefined) {
     const read = valueOf(node, texts)
     value = read.value
-    errors = read.errors.map(({ at, message }) => ({ path: dotted(at.replaceAll(/\|\d+/g, "")), message }))
+    errors = read.errors.map(({ at, message }) => ({ path: dotted(at), message }))
   } else
     try {
       value = parseJson(json)

@@ -120,7 +120,10 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
           maximum: pageRows.most,
           default: pageRows.usual
         }),
-        parameter("after", "`next` of the page before, with the same filters and order"),
+        parameter(
+          "after",
+          "`next` of the page before, or `previous` of the page after, with the same filters and order"
+        ),
         parameter("waitFor", "A token of an answer to events: the page has what follows from them"),
         { name: "If-None-Match", in: "header", description: "The ETag that the client has", schema: text },
         ...columns.flatMap(filtersOf)
@@ -131,11 +134,19 @@ const viewPath = (view: DeclaredView, columns: ReadonlyArray<ViewColumn>) => {
           headers: { etag: { description: "Changes with the answer", schema: text } },
           content: {
             "application/json": {
-              schema: object({
-                view: { const: view.name },
-                rows: list(object(Object.fromEntries(columns.map((column) => [column.name, nullableOf(column)])))),
-                next: described(nullable(text), "`after` of the next page; null: this is the last")
-              })
+              schema: object(
+                {
+                  view: { const: view.name },
+                  rows: list(object(Object.fromEntries(columns.map((column) => [column.name, nullableOf(column)])))),
+                  next: described(nullable(text), "`after` of the next page; null: this is the last")
+                },
+                {
+                  previous: described(
+                    nullable(text),
+                    "of a page after the first one, of a table with a primary key: `after` of the page before; null: this is the first"
+                  )
+                }
+              )
             }
           }
         },

@@ -22,12 +22,14 @@ export interface OrderColumn {
   /** Whether it is compared as text, because its type has no order of its own. */
   readonly asText: boolean
 }
-/** The last row of the page before. */
+/** The row that a page begins behind: the last one of the page before; or, backwards, the first one of the page after. */
 export interface After {
   /** Its values of the columns of the order, as PostgreSQL's text. */
   readonly values: ReadonlyArray<string | null>
   /** How many rows with exactly these values were sent; 0 where the order has a primary key, by which no two rows are equal. */
   readonly sent: number
+  /** Whether the page has the rows before this one. Only where the order has a primary key. */
+  readonly isBackwards?: boolean
 }
 /** What a request asks of a view. */
 export interface PageQuery {
@@ -148,9 +150,9 @@ const orderOf = (text: string | undefined, view: DeclaredView, columns: Readonly
 }
 
 /** The cursor of a page that ends with a row. */
-export const cursorText = ({ digest }: Pick<PageQuery, "digest">, { sent, values }: After): string =>
-  Buffer.from(JSON.stringify([digest, sent, ...values])).toString("base64url")
-const afterOf = (text: string, digest: string, length: number): After => {
+export const cursorText = ({ digest }: Pick<PageQuery, "digest">, { isBackwards, sent, values }: After): string =>
+  Buffer.from(JSON.stringify([digest, isBackwards === true ? -1 : sent, ...values])).toString("base64url")
+const afterOf = (text: string, digest: string, length: number, hasKey: boolean): After => {
   let parts: unknown
   try {
     parts = JSON.parse(Buffer.from(text, "base64url").toString())
@@ -169,9 +171,10 @@ const afterOf = (text: string, digest: string, length: number): After => {
     )
   const isText = (value: unknown): value is string | null =>
     value === null || (typeof value === "string" && !value.includes("\u0000"))
-  if (!Number.isSafeInteger(sent) || (sent as number) < 0 || (sent as number) > 1_000_000 || !values.every(isText))
+  const least = hasKey ? -1 : 0
+  if (!Number.isSafeInteger(sent) || (sent as number) < least || (sent as number) > 1_000_000 || !values.every(isText))
     throw new Problem(400, "invalid_cursor", "the parameter after is no cursor", "use next of the page before")
-  return { values, sent: sent as number }
+  return sent === -1 ? { values, sent: 0, isBackwards: true } : { values, sent: sent as number }
 }
 
 /** Reads the parameters of a request. Throws a `Problem` 400 for what the view does not have. */
@@ -198,6 +201,6 @@ export const pageQueryOf = (
     order,
     limit,
     digest,
-    after: after === undefined ? undefined : afterOf(after, digest, order.length)
+    after: after === undefined ? undefined : afterOf(after, digest, order.length, view.key.length > 0)
   }
 }

@@ -33,17 +33,22 @@ const comparisons: Readonly<Partial<Record<Operator, string>>> = {
   lte: "<="
 }
 
+/** The other way round. Nulls come last in one direction and first in the other, so that the whole order is turned. */
+const turned = (order: ReadonlyArray<OrderColumn>): ReadonlyArray<OrderColumn> =>
+  order.map(({ asText, column, isDescending }) => ({ asText, column, isDescending: !isDescending }))
+
 /**
- * The statement that returns a page and one row more. Each row has its JSON text in `row`, and in `cursor` the JSON array of its values of the
+ * The statement that returns a page and one row more; of a page backwards, the rows come in the order turned. Each row has its JSON text in `row`, and in `cursor` the JSON array of its values of the
  * order, as text. `tenant`: the column and the tenant whose rows alone are returned.
  */
 export const pageStatement = (
   view: DeclaredView,
   columns: ReadonlyArray<ViewColumn>,
-  { after, filters, limit, order }: PageQuery,
+  { after, filters, limit, order: asked }: PageQuery,
   tenant: TenantOfRows | undefined
 ): PageStatement => {
   const { parameter, parameters } = parametersFor()
+  const order = after?.isBackwards === true ? turned(asked) : asked
   const conditions = [
     ...conditionsOf(filters, tenant, parameter),
     ...(after === undefined ? [] : [behind(order, after, { view, parameter })])

@@ -106,6 +106,13 @@ const nextOf = (view: DeclaredView, query: PageQuery, page: ReadonlyArray<PageRo
   return cursorText(query, { values, sent: equal + (isSame ? query.after!.sent : 0) })
 }
 
+/** The cursor of the rows before a page, as JSON; null if there are none. */
+const previousOf = (query: PageQuery, [first]: ReadonlyArray<PageRow>, isThere: boolean): string => {
+  if (first === undefined || !isThere) return "null"
+  const values = JSON.parse(first.cursor) as ReadonlyArray<string | null>
+  return JSON.stringify(cursorText(query, { values, sent: 0, isBackwards: true }))
+}
+
 const etagOf = (body: string): string => `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`
 /** Whether the client has the answer with this ETag. */
 const isKnown = (header: string | undefined, etag: string): boolean =>
@@ -165,9 +172,13 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
     const tenant = tenantOfRows(request, view, columns)
     const query = pageQueryOf(request.query as Readonly<Record<string, unknown>>, view, columns)
     const { isCut, rows } = await reader.rows(pageStatement(view, columns, query, tenant), limits.viewBytes)
-    const shown = rows.slice(0, query.limit)
-    const next = isCut || rows.length > query.limit ? JSON.stringify(nextOf(view, query, shown)) : "null"
-    return `{"view":${JSON.stringify(view.name)},"rows":[${shown.map(({ row }) => row).join(",")}],"next":${next}}`
+    const isBackwards = query.after?.isBackwards === true
+    const hasMore = isCut || rows.length > query.limit
+    const shown = isBackwards ? rows.slice(0, query.limit).toReversed() : rows.slice(0, query.limit)
+    const next = (isBackwards ? shown.length > 0 : hasMore) ? JSON.stringify(nextOf(view, query, shown)) : "null"
+    const hasPrevious = query.after !== undefined && view.key.length > 0
+    const previous = hasPrevious ? `,"previous":${previousOf(query, shown, !isBackwards || hasMore)}` : ""
+    return `{"view":${JSON.stringify(view.name)},"rows":[${shown.map(({ row }) => row).join(",")}],"next":${next}${previous}}`
   }
 
   app.get(

@@ -12,7 +12,7 @@ import { openQueries } from "../../../src/system/database.ts"
 import { runProjections, runRelay } from "../../../src/system/system.ts"
 import { json, start } from "../../support/http.ts"
 import { asSuperuser } from "../../support/postgres.ts"
-import { hostile, type Page, startViews } from "../../support/views.ts"
+import { hostile, type Page, readBothWays, startViews } from "../../support/views.ts"
 
 let server: Awaited<ReturnType<typeof startViews>>
 let closed: Awaited<ReturnType<typeof start>>
@@ -177,6 +177,9 @@ describe("pages", () => {
     expect(stayed.filter((n) => !found.has(n))).toEqual([])
   }, 30_000)
 
+  test("are the same read backwards, with nulls and in descending order", () =>
+    readBothWays(server.url, "accounts", ["order.desc", "order", "rate.desc,cents", "id"]))
+
   test("of rows that are equal in all columns have each of them", async () => {
     const seen: Array<unknown> = []
     let after = ""
@@ -222,7 +225,7 @@ describe("pages", () => {
       "?after=x",
       `?after=${forged(digest, sent)}`,
       `?after=${forged(digest, sent, { a: 1 })}`,
-      `?after=${forged(digest, -1, "a")}`,
+      `?after=${forged(digest, -2, "a")}`,
       `?after=${forged(digest, sent, "a", "b")}`,
       `?after=${forged(digest, sent, "a\u0000")}`,
       `?after=${forged("__proto__", sent, "a")}`

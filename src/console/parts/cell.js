@@ -1,0 +1,45 @@
+// The cells of a table of rows: what is long or nested is shortened, and opens in a dialog; null, an empty text, bytes and times are told apart.
+import { html, useState } from "../lib/html.js"
+import { Command, Dialog, Json, Time } from "./common.js"
+
+/** How many characters of a text a cell shows. */
+const most = 80
+
+/** A column's type, for people and for what can be compared. */
+export const isTime = (type) => type.startsWith("timestamp")
+export const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
+export const isJson = (type) => type === "jsonb" || type === "json"
+
+const textOf = (value, type) =>
+  isJson(type) || (typeof value === "object" && value.text === undefined) ? JSON.stringify(value) : String(value)
+const Whole = ({ column, onClose, value }) => {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2)
+  return html`<${Dialog} title=${column.name} onClose=${onClose}>
+    <p class="quiet">${column.type}, ${[...text].length.toLocaleString("en-US")} characters</p>
+    <${Json} value=${value} />
+    <${Command} label="value" text=${typeof value === "string" ? value : JSON.stringify(value)} />
+  <//>`
+}
+/** A value of a column. */
+export const Cell = ({ column, value }) => {
+  const [isOpen, setOpen] = useState(false)
+  const { type } = column
+  if (value === null || value === undefined) return html`<span class="null">null</span>`
+  if (isTime(type)) return html`<${Time} at=${value} />`
+  if (value === "") return html`<span class="null">empty text</span>`
+  if (type === "bytea") {
+    const hex = String(value).replace(/^\\x/, "")
+    return html`<span class="quiet">${hex.length / 2} bytes</span>
+      <code>${hex.slice(0, 32)}${hex.length > 32 ? "…" : ""}</code>`
+  }
+  const text = textOf(value, type)
+  const isLong = text.length > most || text.includes("\n")
+  const shown = isLong ? `${text.slice(0, most).toWellFormed()}…` : text
+  const isCode = isJson(type) || typeof value === "boolean" || typeof value === "object"
+  return html`${isCode ? html`<code>${shown}</code>` : html`<span class=${text.length < 30 ? "whole" : ""}>${shown}</span>`}${
+    (isLong || (isJson(type) && typeof value === "object")) &&
+    html` <button type="button" class="small" aria-label=${`The whole ${column.name}`} onClick=${() => setOpen(true)}>
+      …
+    </button>`
+  }${isOpen && html`<${Whole} column=${column} value=${value} onClose=${() => setOpen(false)} />`}`
+}

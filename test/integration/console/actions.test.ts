@@ -1,0 +1,382 @@
+// What the console does, in Chromium, on a running shop: each action does what its command does. The database is compared afterwards, and commands
+// are run as the page shows them.
+import { execFile } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { Browser, Locator, Page } from "playwright-core"
+import { afterAll, beforeAll, expect, test } from "vitest"
+import { launchChromium } from "../../../site/chromium.ts"
+import * as Cli from "../../support/cli.ts"
+import { needing } from "../../support/stack.ts"
+
+const suite = await needing("chromium")
+const scope = Scope.makeUnsafe()
+const directory = mkdtempSync(join(tmpdir(), "millrace-actions-"))
+const fixed = join(directory, "fixed")
+const root = fileURLToPath(new URL("../../..", import.meta.url))
+const shared = ["--data", join(directory, "data"), "--config", join(root, "test/support/shop.config.ts")]
+const environment = { SHOP_FIXED: fixed }
+const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
+let url = ""
+let browser: Browser
+let page: Page
+const errors: Array<string> = []
+
+interface Body {
+  readonly accepted: number
+  readonly token: string
+  readonly rows: ReadonlyArray<{ readonly id: string; readonly units: number }>
+  readonly groups: ReadonlyArray<object>
+  readonly dead_letters: ReadonlyArray<{ readonly id: number; readonly key: string }>
+  readonly dead_letter: { readonly status: string }
+  readonly live: number
+  readonly events: ReadonlyArray<{ readonly event: Readonly<Record<string, unknown>> }>
+}
+const call = async (path: string, body?: unknown, headers: Readonly<Record<string, string>> = {}) => {
+  const init = {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "content-type": "application/json", ...headers }
+  }
+  const response = await fetch(url + path, body === undefined ? {} : init)
+  return (await response.json()) as Body
+}
+/** Runs a command as the page shows it, on the shop. Resolves to what it prints. */
+const runShown = (text: string) =>
+  new Promise<string>((resolve, reject) => {
+    const own = `${process.execPath} ${join(root, "bin/millrace.mjs")}`
+    const command = `${text.replace("npx millrace", own)} ${shared.slice(0, text.includes(" sql ") ? 2 : 4).join(" ")}`
+    execFile("sh", ["-c", command], { cwd: root, env: Cli.environmentOf(environment) }, (error, output, said) =>
+      error === null ? resolve(output) : reject(new Error(`${command}: ${said}`))
+    )
+  })
+const order = (id: string, customer: string, sku = "pen") => ({
+  type: "ordered",
+  id,
+  customer,
+  at: 1_767_268_800_000,
+  tenant: "acme",
+  lines: [{ sku, count: 2 }],
+  payment: { kind: "cash" },
+  priority: "low",
+  gift: false,
+  cents: "9007199254740993",
+  note: null
+})
+const sent = async (...events: ReadonlyArray<object>) => {
+  const { accepted, token } = await call("/v1/events", events)
+  expect(accepted).toBe(events.length)
+  return token
+}
+const rowOf = async (id: string, token?: string) =>
+  (await call(`/v1/views/bought?id=${id}${token === undefined ? "" : `&waitFor=${token}`}`)).rows[0]
+const show = async (path: string) => {
+  await page.goto(`${url}/#/${path}`)
+  await page.getByRole("heading", { level: 1 }).waitFor()
+  await page.locator("main", { hasText: "Loading…" }).waitFor({ state: "hidden" })
+}
+const dialog = () => page.getByRole("dialog")
+const press = (name: string | RegExp, within: Page | Locator = page) =>
+  within
+    .getByRole("button", { name, ...(typeof name === "string" && { exact: true }) })
+    .first()
+    .click()
+const close = () => press("Close", dialog())
+/** The command that is shown last. */
+const shownCommand = (within: Locator) => within.locator(".command code").last().textContent()
+const field = (name: string) => page.locator(`main [name="${name}"]`)
+
+suite("the console's actions", () => {
+  beforeAll(async () => {
+    const dev = await run(Cli.start(environment, "dev", ...shared, "--port", "0"))
+    url = /http:\S+?:\d+/.exec(await run(dev.said(/POST http:\S+?:\d+/)))![0]
+    browser = await launchChromium()
+    page = await (await browser.newContext({ locale: "en-US", timezoneId: "UTC" })).newPage()
+    page.setDefaultTimeout(20_000)
+    page.on("pageerror", (error) => errors.push(error.message))
+  }, 120_000)
+  afterAll(async () => {
+    await browser?.close()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+    rmSync(directory, { recursive: true, force: true })
+    expect(errors).toEqual([])
+  })
+
+  test("dead letters are found by their error and retried: those that fail again say why, and those that are processed are in the table", async () => {
+    await sent(...["a", "b", "c"].flatMap((name) => [1, 2, 3, 4].map((n) => order(`${name}-${n}`, name, "broken"))))
+    await expect
+      .poll(() => call("/v1/operations/dead-letters/errors"), { timeout: 15_000 })
+      .toMatchObject({
+        groups: [
+          { error: "RangeError", count: 3 },
+          { error: "EarlierParked", count: 9, waits: true }
+        ]
+      })
+    await show("dead-letters")
+    const group = page.locator("section.card", { hasText: "RangeError" })
+    await group.getByText("3 dead letters, 3 keys").waitFor()
+    await group.getByText("9 others wait behind them").waitFor()
+    await press("Retry", group)
+    await dialog().getByText("It is about 3 dead letters that are open; 9 more wait behind them").waitFor()
+    expect(await shownCommand(dialog())).toContain("curl -X POST")
+    await press("Retry", dialog())
+    await dialog().getByText("3 failed again").first().waitFor()
+    await dialog().getByText("failed again: RangeError: cannot price broken for a").waitFor()
+    await close()
+    expect((await call("/v1/views/bought")).rows).toEqual([])
+    // the cause is fixed
+    writeFileSync(fixed, "")
+    await page.getByRole("link", { name: "RangeError" }).click()
+    await page.getByLabel("Choose all of this page").click()
+    await press("Retry the 3 chosen")
+    const { dead_letters: open } = await call("/v1/operations/dead-letters?error=RangeError")
+    expect(await dialog().locator(".command code").first().textContent()).toMatch(/^npx millrace dlq retry( \d+){3}$/)
+    await press("Retry the 3 chosen", dialog().locator("footer"))
+    await dialog().getByText("9 that waited behind them followed").waitFor()
+    await close()
+    expect(open).toHaveLength(3)
+    expect((await call("/v1/operations/dead-letters/errors")).groups).toEqual([])
+    const { rows } = await call("/v1/views/bought?order=id")
+    expect(rows.map(({ id }) => id).join(" ")).toBe("a-1 a-2 a-3 a-4 b-1 b-2 b-3 b-4 c-1 c-2 c-3 c-4")
+    rmSync(fixed)
+  })
+
+  test("a dead letter is discarded from its own page, and its command does the same to another one", async () => {
+    const markup = `<img src=x onerror="document.title='taken'">\u001b[31m`
+    await sent(order("d-1", markup, "broken"), order("d-2", "dora", "broken"))
+    await expect
+      .poll(async () => (await call("/v1/operations/dead-letters")).dead_letters.length, { timeout: 15_000 })
+      .toBe(2)
+    const { dead_letters: found } = await call("/v1/operations/dead-letters")
+    const ids = [markup, "dora"].map((key) => found.find((one) => one.key === key)!.id)
+    await show(`dead-letters/${ids[0]}`)
+    await page.getByText("cannot price broken for <img src=x", { exact: false }).first().waitFor()
+    expect(await page.locator("main img").count()).toBe(0)
+    await press("Discard")
+    await dialog().getByText("It is about 1 dead letter that is open").waitFor()
+    const command = (await dialog().locator(".command code").first().textContent())!
+    await press("Discard", dialog().locator("footer"))
+    await dialog().getByText("1 dead letter discarded").waitFor()
+    await close()
+    await page.locator("main .tag", { hasText: "discarded" }).waitFor()
+    expect(await runShown(command.replace(String(ids[0]), String(ids[1])))).toContain("1 discarded")
+    const states = await Promise.all(ids.map((id) => call(`/v1/operations/dead-letters/${id}`)))
+    expect(states.map(({ dead_letter: { status } }) => status)).toEqual(["discarded", "discarded"])
+  })
+
+  test("builds are compared with samples side by side, promoted, rolled back and retired; what is refused says why", async () => {
+    await sent(order("v-1", "vera"))
+    await expect.poll(() => rowOf("v-1")).toMatchObject({ units: 2 })
+    await show("versions/buying")
+    await press("Rebuild")
+    await dialog()
+      .getByText(/\d+ events are replayed/)
+      .waitFor()
+    expect(await dialog().locator(".command code").first().textContent()).toBe("npx millrace rebuild buying")
+    await press("Rebuild", dialog().locator("footer"))
+    await dialog()
+      .getByText(/is where the live build is|It runs/)
+      .waitFor()
+    await close()
+    await page.locator("td", { hasText: "candidate" }).waitFor()
+    await page.getByText("done", { exact: true }).first().waitFor()
+    // a row that somebody has changed by hand differs
+    await run(
+      Cli.run(
+        environment,
+        "sql",
+        "--write",
+        "update buying_v1.bought set units = 9 where id = 'v-1'",
+        ...shared.slice(0, 2)
+      )
+    )
+    await press("Compare")
+    await press("Compare", dialog().locator("footer"))
+    await dialog()
+      .getByText(/on the page/)
+      .waitFor()
+    await close()
+    const compared = page.url()
+    await page.getByText("Build 2 differs from build 1").waitFor()
+    await page.getByRole("row", { name: "units ≠ 9 2" }).waitFor()
+    // what a job found is there after a reload, too
+    await page.reload()
+    await page.getByRole("row", { name: "units ≠ 9 2" }).waitFor()
+    expect(page.url()).toBe(compared)
+    await press("Promote")
+    await dialog().getByText("Build 2 could replace build 1; nothing was changed.", { exact: false }).waitFor()
+    expect(await dialog().locator(".command code").first().textContent()).toBe("npx millrace promote buying --build 2")
+    await press("Promote", dialog().locator("footer"))
+    await dialog().getByText("Build 2 is live, in place of build 1.", { exact: false }).waitFor()
+    await close()
+    expect((await rowOf("v-1"))?.units).toBe(2)
+    await press("Roll back")
+    await dialog().getByText("Build 1 could replace build 2", { exact: false }).waitFor()
+    await press("Roll back", dialog().locator("footer"))
+    await dialog().getByText("Build 1 is live", { exact: false }).waitFor()
+    await close()
+    expect((await rowOf("v-1"))?.units).toBe(9)
+    expect(await call("/v1/operations/projections/buying")).toMatchObject({ live: 1 })
+    // the live build of a configured version cannot be retired
+    const retire = page.locator("tr", { hasText: "live" }).first().getByRole("button", { name: "Retire" })
+    await retire.click()
+    await dialog()
+      .getByRole("alert")
+      .getByText(/follows it|is in the configuration/)
+      .waitFor()
+    await dialog().getByText("What to do").waitFor()
+    await close()
+  })
+
+  test("a command is a form of its schema, nested fields too; a rejection has its fields, a conflict is resolved, and a repeated answer is marked", async () => {
+    await show("aggregates/basket/b-1?command=reserve")
+    await press("Fill in a sample")
+    await field("lines.0.sku").fill("")
+    await press("Send")
+    await page.getByRole("alert").getByText("lines.0.sku is empty").waitFor()
+    await field("lines.0.sku").fill("pen")
+    await field("lines.0.count").fill("2")
+    await press("Add one")
+    await field("lines.1.sku").fill("ink")
+    await field("lines.1.count").fill("1")
+    await field("payment.last4").fill("0042")
+    await field("cents").fill("9007199254740993")
+    await field("note").fill("for Ada")
+    await page.getByLabel("labels: a value, or none").selectOption("set")
+    await page.locator("fieldset", { hasText: "labels" }).getByRole("button", { name: "Add one" }).last().click()
+    await field("labels key 1").fill("colour")
+    await field("labels.0").fill("7")
+    // the server's reason is at its field
+    await field("lines.1.count").fill("0")
+    await press("Send")
+    await page.getByRole("alert").getByText("lines.1.count", { exact: false }).waitFor()
+    expect(await field("lines.1.count").getAttribute("aria-invalid")).toBe("true")
+    await field("lines.1.count").fill("1")
+    await press("Send")
+    await page.getByText("reserved: the version is 1.").waitFor()
+    const { events } = await call("/v1/aggregates/basket/b-1/events")
+    expect(events[0]?.event).toMatchObject({
+      lines: [
+        { sku: "pen", count: 2 },
+        { sku: "ink", count: 1 }
+      ],
+      payment: { kind: "card", last4: "0042" },
+      cents: "9007199254740993",
+      note: "for Ada",
+      labels: { colour: 7 }
+    })
+    await press("Send it again with the same key")
+    await page.getByText("repeated: answered before").waitFor()
+    // two more lines would be too many
+    await press("Send")
+    await page.getByRole("alert").getByText("Rejected: TooMany").waitFor()
+    await page.getByRole("row", { name: "most 3" }).waitFor()
+    // another writer is first
+    await press("Remove the last")
+    await page.getByRole("checkbox").first().check()
+    const command = (await page.locator("main .command code", { hasText: "aggregate send" }).first().textContent())!
+    expect(command).toContain("--expected 1")
+    await call("/v1/aggregates/basket/b-1/commands/reserve", {
+      ...events[0]?.event,
+      lines: [{ sku: "cap", count: 1 }],
+      type: "reserve"
+    })
+    await press("Send")
+    await page.getByRole("alert").getByText("Others were first", { exact: false }).waitFor()
+    await press("Take the newest version")
+    await page.getByText("Only if the version is still 2", { exact: false }).waitFor()
+    await press("Send")
+    await page.getByRole("alert").getByText("Rejected: TooMany").waitFor()
+    // the command that was shown has the key of the one that was sent: it gets the same answer
+    await expect(runShown(command)).rejects.toThrow(/rejected reserve: TooMany/)
+    await show("aggregates/basket/b-1?version=1")
+    await page.getByText("As it was at version 1").waitFor()
+    await page.getByText('"reserved": 2').waitFor()
+    await show("aggregates")
+    await page.getByRole("link", { name: "b-1" }).waitFor()
+  })
+
+  test("events are sent by a form of nested fields, as JSON and many at once, and each refusal names its field", async () => {
+    await show("send?type=ordered")
+    await press("Fill in a sample")
+    await field("id").fill("s-1")
+    await field("customer").fill("sam")
+    await field("cents").fill("a lot")
+    await press("Send")
+    await page.getByRole("alert").getByText("cents a lot does not fit", { exact: false }).waitFor()
+    await field("cents").fill("12")
+    await page.getByLabel("which").selectOption("cash")
+    await press("As JSON")
+    const json = JSON.parse(await field("json").inputValue()) as object
+    expect(json).toMatchObject({ id: "s-1", payment: { kind: "cash" }, cents: "12", note: null })
+    expect(Object.keys(json)).not.toContain("weight")
+    // what no form finds: an id that the gateway refuses
+    await field("json").fill(JSON.stringify({ ...json, customer: "" }))
+    await press("Send")
+    await page.getByRole("alert").getByText("customer", { exact: false }).first().waitFor()
+    await field("json").fill(JSON.stringify(json))
+    await press("As a form")
+    const curl = (await shownCommand(page.locator("main")))!
+    await press("Send")
+    await page.getByText("The log has it: shop.orders").waitFor()
+    await expect.poll(() => rowOf("s-1"), { timeout: 15_000 }).toMatchObject({ customer: "sam", cents: "12" })
+    const again = await new Promise<string>((resolve, reject) =>
+      execFile("sh", ["-c", `${curl} -sS`], (error, output) => (error === null ? resolve(output) : reject(error)))
+    )
+    expect(JSON.parse(again)).toMatchObject({ accepted: 1 })
+    await page.locator("summary", { hasText: "Sent from this tab" }).waitFor()
+    await show("send?many=1")
+    await field("lines").fill(
+      `${JSON.stringify(order("s-2", "sue"))}\n{"type":"ordered","id":"s-3"}\n${JSON.stringify(order("s-4", "sue"))}`
+    )
+    await press("Send 3 events")
+    await page.getByText("2 events accepted, 1 rejected.").waitFor()
+    await page.getByRole("row", { name: /^2 schema_mismatch/ }).waitFor()
+    await expect.poll(() => rowOf("s-4"), { timeout: 15_000 }).toMatchObject({ customer: "sue" })
+  })
+
+  test("rows are read in pages both ways, filtered and ordered by type, and the SQL that is shown reads the same", async () => {
+    await sent(...Array.from({ length: 120 }, (_, i) => order(`t-${String(i).padStart(3, "0")}`, `t${i % 3}`)))
+    await expect.poll(() => rowOf("t-119"), { timeout: 15_000 }).toMatchObject({ units: 2 })
+    await show("tables/bought?id.prefix=t-")
+    const first = () => page.locator("main tbody tr td").first().textContent()
+    const begins = (id: string) => page.locator("main tbody tr").first().getByText(id).waitFor()
+    await begins("t-000")
+    await press("Next 50 rows")
+    await begins("t-050")
+    const middle = page.url()
+    await press("Next 50 rows")
+    await begins("t-100")
+    await press("Previous 50 rows")
+    await begins("t-050")
+    await press("Previous 50 rows")
+    await begins("t-000")
+    expect(await page.getByRole("button", { name: "Previous 50 rows" }).count()).toBe(0)
+    // a page has an address of its own
+    await show(middle.split("#/")[1]!)
+    await begins("t-050")
+    await press("First rows")
+    await begins("t-000")
+    await field("column").selectOption("customer")
+    await page.locator("main [name=value]").fill("t1")
+    await press("Add the filter")
+    await begins("t-001")
+    await page.getByLabel("Order by id, ascending").click()
+    await page.getByLabel("Order by id, descending").click()
+    await begins("t-118")
+    expect((await first())?.trim()).toBe("t-118")
+    await page.getByText("null", { exact: true }).first().waitFor()
+    await page.getByLabel("The whole lines").first().click()
+    await dialog().getByText('"sku": "pen"').waitFor()
+    await page.keyboard.press("Escape")
+    const output = await runShown(`${await shownCommand(page.locator("main"))} --format json`)
+    const read = (JSON.parse(output) as ReadonlyArray<{ readonly id: string }>).map(({ id }) => id)
+    expect(read).toHaveLength(40)
+    expect(read[0]).toBe("t-118")
+  })
+})
