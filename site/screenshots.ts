@@ -78,7 +78,7 @@ const furnish = async (url: string) => {
   await post(`${url}/v1/aggregates/alert-case/${first.alert_id}/commands/resolve`, { at, resolution: "fixed" })
   // scores that no number holds
   const payment = { type: "payment", amount: 1.7e308, currency: "EUR", fee: 1, occurred_at: at, tenant: "ua" }
-  for (const [i, entity] of ["N102UW", "N10156", "N102UW", first.entity_id].entries())
+  for (const [i, entity] of ["N102UW", "N103US", "N102UW", "N104UW"].entries())
     await post(`${url}/v1/events`, { ...payment, event_id: `p-${i}`, entity_id: entity })
   await post(`${url}/v1/operations/projections/signals/rebuild`, {})
   return first
@@ -126,9 +126,11 @@ const pictures = async (
     if (values.only !== undefined && values.only !== name) continue
     await page.evaluate(`location.hash = ${JSON.stringify(`#/${link}`)}`)
     await page.getByRole("heading", { level: 1 }).waitFor()
-    await page.locator("main", { hasText: /Loading…|is searched…/ }).waitFor({ state: "hidden" })
+    await page
+      .locator("main", { hasText: /Loading…|is searched…|is replayed:|is computed…/ })
+      .waitFor({ state: "hidden" })
     // rates need two readings, and charts some more
-    await wait(name === "overview" ? 25_000 : 3_000)
+    await wait(name === "overview" ? 35_000 : 3_000)
     await take(page, join(root, values.out, `${name}${colorScheme === "dark" ? "-dark" : ""}.webp`))
   }
   await context.close()

@@ -49,6 +49,8 @@ export const Chart = ({ hasPoints = false, height = 180, series, summary, times,
           tzDate: isUtc() ? (at) => UPlot.tzDate(new Date(at * 1_000), "Etc/UTC") : undefined,
           cursor: { points: { size: 6 } },
           legend: { live: true },
+          // the last time of the axis is in the middle below its tick
+          padding: [8, 28, 0, 0],
           scales: {
             // a minute at least, so that the first points are not a line across years; of one point, uPlot takes years for its range
             x: {

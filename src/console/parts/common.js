@@ -116,7 +116,7 @@ export const Table = ({ caption, columns, keyOf, rowClass, rows }) =>
       </caption>
       <thead>
         <tr>
-          ${columns.map(({ label, name, numeric }) => html`<th key=${name} scope="col" class=${numeric ? "n" : ""}>${label ?? name}</th>`)}
+          ${columns.map(({ label, name, numeric }) => html`<th key=${name} scope="col" class=${numeric ? "n" : ""}>${label === "" ? html`<span class="sr">${name}</span>` : (label ?? name)}</th>`)}
         </tr>
       </thead>
       <tbody>

@@ -49,6 +49,8 @@ const note = (id: string, tenant: string, fails = false) => ({
 })
 /** What the key of acme must not get: everything that globex sent has it. */
 const mark = "globexmark"
+/** Pages that show what they are for also without what a key may not see. */
+const goesWithout = new Set(["windows"])
 const hasMark = async (page: Page) =>
   (await page.evaluate<string>("document.documentElement.outerHTML + document.title")).includes(mark)
 
@@ -142,7 +144,7 @@ suite("two tenants", () => {
           refusals = []
           await show(page, `#/${name}`)
           const text = await page.locator("main").innerText()
-          if (refusals.length > 0 && !/millrace keys create/.test(text))
+          if (refusals.length > 0 && !goesWithout.has(name) && !/millrace keys create/.test(text))
             silent.push(`${name}: ${refusals[0]}: ${text.slice(0, 300)}`)
         }
         expect(silent.join("\n\n")).toBe("")

@@ -104,7 +104,7 @@ globalThis.looks = (() => {
     if (bottom < 0 || right < 0 || top > innerHeight || left > innerWidth)
       problems.push(`${nameOf(element)} has the focus and is not on the screen`)
   }
-  document.addEventListener("focusin", ({ target }) => wanted.size > 0 && note(target))
+  document.addEventListener("focusin", ({ target }) => wanted.size > 0 && target.tabIndex >= 0 && note(target))
   /** Begins to note what gets the focus, in a part of the page; the next Tab goes to its first control. */
   const startKeyboard = (selector) => {
     reached = new Set()
