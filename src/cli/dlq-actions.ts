@@ -21,7 +21,11 @@ export interface DlqFilterFlags {
   /** Names with commas between them; undefined: all kinds. */
   readonly kind: string | undefined
   readonly projection: string | undefined
+  /** The number of the projection's build. */
+  readonly build?: number | undefined
   readonly subscription: string | undefined
+  readonly target?: string | undefined
+  readonly bridge?: string | undefined
   readonly rule: string | undefined
   readonly topic: string | undefined
   readonly key: string | undefined
@@ -46,6 +50,8 @@ export interface DlqListFlags extends DlqSharedFlags, DlqFilterFlags {
 /** The flags of `retry` and `discard`. */
 export interface DlqBulkFlags extends DlqSharedFlags, DlqFilterFlags {
   readonly all: boolean
+  /** Names with commas between them; undefined: all open ones. */
+  readonly status?: string | undefined
   readonly dryRun: boolean
 }
 
@@ -55,6 +61,7 @@ const advice: Readonly<Record<DeadLetters.InvalidSelection["field"], string>> = 
   kinds: `--kind ${DeadLetters.kindNames.join(",")}`,
   statuses: `--status ${DeadLetters.deadLetterStatuses.join(",")}`,
   limit: "--limit 100",
+  build: "--projection NAME --build 2",
   bulk: "ids, a filter such as --projection, or --all"
 }
 const asUsageError = ({ field, message }: DeadLetters.InvalidSelection) => usageError(message, advice[field])
@@ -66,9 +73,10 @@ const requestOf = Effect.fnUntraced(function* ({ kind, since, ...filters }: DlqF
       `--since '${since}' is neither a duration nor a date`,
       '--since "2 hours", or --since 2026-01-31T12:00Z'
     )
-  const { error, ids, key, limit, projection, rule, subscription, topic } = filters
+  const { bridge, build, error, ids, key, limit, projection, rule, subscription, target, topic } = filters
   const kinds = kind === undefined ? undefined : namesOf(kind)
-  return { ids, kinds, error, key, limit, projection, rule, subscription, topic, since: time }
+  const ofKind = { projection, build, subscription, target, bridge, rule }
+  return { ids, kinds, ...ofKind, error, key, limit, topic, since: time }
 })
 
 /** Opens the database that keeps the decisions about dead letters. Commands do not create a state directory for that; an empty database is migrated. */
@@ -168,7 +176,9 @@ const currentUser = () => {
 
 /** Checks the flags of a retry or a discard. */
 const bulkSelectionOf = Effect.fnUntraced(function* (options: DlqBulkFlags) {
-  const request = { ...(yield* requestOf(options)), all: options.all }
+  const { all, status } = options
+  const statuses = status === undefined ? undefined : namesOf(status)
+  const request = { ...(yield* requestOf(options)), statuses, all }
   return yield* Effect.mapError(DeadLetters.bulkSelectionOf(request), asUsageError)
 })
 /** Opens the database with a connection beside the one that keeps other processes from deciding. */

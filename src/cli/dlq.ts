@@ -12,6 +12,12 @@ const filters = {
   ),
   subscription: optionalText("subscription", "Only messages that this subscription could not process"),
   projection: optionalText("projection", "Only events and messages of this projection"),
+  build: Flag.Int("build").pipe(
+    Flag.withDescription("Only events of this build of the projection, by its number; needs --projection"),
+    Flag.optional
+  ),
+  target: optionalText("target", "Only messages of the relay to this target: kafka, pulsar"),
+  bridge: optionalText("bridge", "Only records of the bridge of this name"),
   rule: optionalText("rule", "Only records that a bridge could not mirror by this rule"),
   topic: optionalText("topic", "Only what comes from this topic"),
   key: optionalText("key", "Only what has this key"),
@@ -25,6 +31,10 @@ const filters = {
 const bulk = {
   ids: Argument.String("id").pipe(Argument.withDescription("Ids, as list prints them"), Argument.variadic()),
   ...filters,
+  status: optionalText(
+    "status",
+    "Only these statuses of open ones, separated by commas: parked, skipped, retrying; default: all open ones"
+  ),
   all: toggle("all", "All open dead letters; needed if neither ids nor filters are given"),
   limit: Flag.Int("limit").pipe(
     Flag.withDescription("At most this many of each kind, the oldest first; default: 1000"),
@@ -32,17 +42,32 @@ const bulk = {
   ),
   dryRun: toggle("dry-run", "Print which dead letters would be taken, and change nothing")
 }
-const withoutOptions = <F extends { readonly [K in keyof typeof filters]: Option.Option<string> }>(flags: F) => ({
+const withoutOptions = <
+  F extends { readonly [K in Exclude<keyof typeof filters, "build">]: Option.Option<string> } & {
+    readonly build: Option.Option<number>
+  }
+>(
+  flags: F
+) => ({
   ...flags,
   kind: Option.getOrUndefined(flags.kind),
   subscription: Option.getOrUndefined(flags.subscription),
   rule: Option.getOrUndefined(flags.rule),
   rules: Option.getOrUndefined(flags.rules),
   projection: Option.getOrUndefined(flags.projection),
+  build: Option.getOrUndefined(flags.build),
+  target: Option.getOrUndefined(flags.target),
+  bridge: Option.getOrUndefined(flags.bridge),
   topic: Option.getOrUndefined(flags.topic),
   key: Option.getOrUndefined(flags.key),
   error: Option.getOrUndefined(flags.error),
   since: Option.getOrUndefined(flags.since)
+})
+const bulkOf = <F extends Parameters<typeof withoutOptions>[0] & { readonly status: Option.Option<string> }>(
+  flags: F
+) => ({
+  ...withoutOptions(flags),
+  status: Option.getOrUndefined(flags.status)
 })
 const actions = Effect.promise(() => import("./dlq-actions.ts"))
 
@@ -104,9 +129,7 @@ const show = Command.make(
 
 const retry = Command.make("retry", { data, config, ...bulk, json }, (flags) =>
   runToExitCode(
-    Effect.flatMap(actions, (module) =>
-      module.retry({ ...withoutOptions(flags), config: Option.getOrUndefined(flags.config) })
-    )
+    Effect.flatMap(actions, (module) => module.retry({ ...bulkOf(flags), config: Option.getOrUndefined(flags.config) }))
   )
 ).pipe(
   Command.withDescription(
@@ -127,7 +150,7 @@ const retry = Command.make("retry", { data, config, ...bulk, json }, (flags) =>
 const discard = Command.make("discard", { data, config: ownConfig, ...bulk, json }, (flags) =>
   runToExitCode(
     Effect.flatMap(actions, (module) =>
-      module.discard({ ...withoutOptions(flags), config: Option.getOrUndefined(flags.config) })
+      module.discard({ ...bulkOf(flags), config: Option.getOrUndefined(flags.config) })
     )
   )
 ).pipe(

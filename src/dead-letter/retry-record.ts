@@ -14,6 +14,20 @@ export const retryHeader = "millrace-retry"
  */
 export const decisionHeader = "millrace-decision"
 const discards = "discard"
+/**
+ * A header of a retry or discard record whose dead letter is one of a build that is not live, `<build>,<next>-`: it counts for that build and for
+ * those that are made later, from the number `<next>` on, which replay it. Other builds have dead letters of their own. Without it, every build counts.
+ */
+export const buildsHeader = "millrace-builds"
+/** The builds that a decision about a dead letter counts for: one, and those from a number on. */
+export interface DecidedBuilds {
+  readonly build: number
+  readonly next: number
+}
+const countsFor = ({ headers }: Pick<LogRecord, "headers">, build: number): boolean => {
+  const [, own, next] = /^(\d{1,10}),(\d{1,10})-$/.exec(headers[buildsHeader] ?? "") ?? []
+  return own === undefined || build === Number(own) || build >= Number(next)
+}
 /** The database that a dead letter is in, and the projections that it has, retired ones included. */
 export interface RetryOwner {
   /** `millrace.system.id`: 8 hex digits. */
@@ -54,10 +68,14 @@ export const isRetry = (record: LogRecord | undefined, owner?: RetryOwner): bool
   retryProblem(record, owner) === undefined
 /** Whether a retry record asks that its dead letter is discarded instead. */
 export const isDiscard = ({ headers }: Pick<LogRecord, "headers">): boolean => headers[decisionHeader] === discards
-/** The position of the parked record that a record retries or discards for this projection of the database. Undefined if it is none of these. */
-export const retriedBy = (record: LogRecord, projection: string, owner?: RetryOwner): number | undefined => {
+/** The position of the parked record that a record retries or discards for this build of a projection of the database. Undefined if it is none of these. */
+export const retriedBy = (
+  record: LogRecord,
+  { projection, version }: { readonly projection: string; readonly version: number },
+  owner?: RetryOwner
+): number | undefined => {
   const retry = projectionRetryOf(record)
-  if (retry?.projection !== projection) return undefined
+  if (retry?.projection !== projection || !countsFor(record, version)) return undefined
   return owner === undefined || (retry.database ?? owner.id) === owner.id ? retry.position : undefined
 }
 
@@ -75,20 +93,28 @@ export const storedEnvelope = ({
 export const recordFromEnvelope = (envelope: string, partition: number, value: string | null): NewRecord => {
   const { headers, ...rest } = JSON.parse(envelope) as Pick<NewRecord, "key" | "eventTime" | "headers"> &
     Partial<NewRecord>
-  const { [retryHeader]: _, [decisionHeader]: __, ...own } = headers
+  const { [retryHeader]: _, [decisionHeader]: __, [buildsHeader]: ___, ...own } = headers
   const { eventId, schemaVersion, tenant, traceparent } = rest
   return { ...rest, partition, value, eventId, tenant, traceparent, schemaVersion, headers: own }
 }
 /**
  * The retry record of a parked record: a copy of it with the header, so that other readers of the topic see a duplicate. A value that is not
- * JSON, which no log takes, is in it as a JSON text. `database`: the id of the database that has the dead letter.
+ * JSON, which no log takes, is in it as a JSON text. `database`: the id of the database that has the dead letter. `builds`: those that it counts for;
+ * undefined: all.
  */
-export const retryRecord = (record: NewRecord, projection: string, position: number, database?: string): NewRecord => ({
+export const retryRecord = (
+  record: NewRecord,
+  projection: string,
+  position: number,
+  database?: string,
+  builds?: DecidedBuilds
+): NewRecord => ({
   ...record,
   value: record.value === null ? null : (singleLineJson(record.value) ?? JSON.stringify(record.value)),
   headers: {
     ...record.headers,
-    [retryHeader]: `${projection}/${position}${database === undefined ? "" : `/${database}`}`
+    [retryHeader]: `${projection}/${position}${database === undefined ? "" : `/${database}`}`,
+    ...(builds !== undefined && { [buildsHeader]: `${builds.build},${builds.next}-` })
   }
 })
 /** The discard record of a parked record: as its retry record, with `decisionHeader`. */
@@ -96,8 +122,9 @@ export const discardRecord = (
   record: NewRecord,
   projection: string,
   position: number,
-  database?: string
+  database?: string,
+  builds?: DecidedBuilds
 ): NewRecord => {
-  const retry = retryRecord(record, projection, position, database)
+  const retry = retryRecord(record, projection, position, database, builds)
   return { ...retry, headers: { ...retry.headers, [decisionHeader]: discards } }
 }

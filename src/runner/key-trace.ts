@@ -198,7 +198,9 @@ export class KeyTrace<E, R> {
       changes.push({ row: id, before, after })
     }
     const isRetried = isRetry(record, owner)
-    const retries = isRetried ? retriedBy(record, projection.name, owner) : undefined
+    const retries = isRetried
+      ? retriedBy(record, { projection: projection.name, version: projection.version }, owner)
+      : undefined
     // retries of other projections, and what nobody processes
     if (isTimeMark(record) || (isRetried && retries === undefined)) return
     if (changes.length > 0 || isOfKey) this.add(source, record, { changes, retries })

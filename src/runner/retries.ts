@@ -79,7 +79,7 @@ export class Retries {
     const found = new Map<number, LogRecord>()
     const { at, isOrdered, later } = this
     for (const record of records) {
-      const position = retriedBy(record, at.projection, at.owner)
+      const position = retriedBy(record, at, at.owner)
       const isOurs = position !== undefined && position < record.position
       const discards = isDiscard(record)
       if (isOurs && discards) this.discarded.push(position)

@@ -3,20 +3,33 @@ import { send } from "./api.js"
 import { counted, number, shellWord } from "./format.js"
 
 export const base = "/v1/operations/dead-letters"
+/** The states of a dead letter that nobody has decided about. */
+export const openStatuses = ["parked", "skipped", "retrying"]
 /** How many are found by a dry run at most, and how many are sent together. */
 const most = { found: 100_000, together: 500 }
 /** How many the command takes unless it is given a limit. */
 const usual = 1_000
 
-/** The filter of a group: what could not process it, and the error. */
-export const filterOf = ({ error, failed_in: where, kind, projection }) => {
+/** The filter of a group, which means exactly its dead letters: what could not process them, and the error. */
+export const filterOf = ({ build, error, failed_in: where, kind, projection }) => {
   const [, subscription] = /^subscription (.+)$/.exec(where) ?? []
-  const [, rule] = /^bridge [^/]+\/(.+)$/.exec(where) ?? []
+  const [, target] = /^relay to (.+)$/.exec(where) ?? []
+  const [, bridge, rule] = /^bridge ([^/]+)\/(.+)$/.exec(where) ?? []
   return Object.fromEntries(
-    Object.entries({ kind, projection: projection ?? undefined, subscription, rule, error }).filter(
-      ([, one]) => one !== undefined
+    Object.entries({ kind, projection, build, subscription, target, bridge, rule, error }).filter(
+      ([, one]) => one !== undefined && one !== null
     )
   )
+}
+/** A filter of the address as the body of a decision, which is about open dead letters only. */
+export const bodyOf = ({ after: _, build, status, ...filter }) => {
+  const wanted = status?.split(",").filter((one) => openStatuses.includes(one)) ?? openStatuses
+  const own = {
+    ...filter,
+    ...(build !== undefined && { build: Number(build) }),
+    ...(wanted.length < openStatuses.length && { status: wanted.join(",") })
+  }
+  return Object.keys(own).length === 0 ? { all: true } : own
 }
 /** A filter as options of the command. */
 export const flagsOf = (filter) =>

@@ -1,12 +1,21 @@
 // Dead letters: by error with root causes first, one with its payload and trace, and what can be decided about them.
 import { curlOf, parseJson, useGet, withQuery } from "../lib/api.js"
 import { counted, number } from "../lib/format.js"
-import { base, commandOf, decide, doneText, filterOf, find, flagsOf } from "../lib/dead-letters.js"
+import {
+  base,
+  bodyOf,
+  commandOf,
+  decide,
+  doneText,
+  filterOf,
+  find,
+  flagsOf,
+  openStatuses as open
+} from "../lib/dead-letters.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 
-const open = ["parked", "skipped", "retrying"]
 const statuses = { parked: "bad", skipped: "warn", retrying: "warn", retried: "good", discarded: "quiet" }
 const linkOf = (id) => linkTo(["dead-letters", String(id)])
 /** From how many on a discard asks for its word. */
@@ -51,7 +60,7 @@ const Done = ({ total, verb }) =>
     ${total.failures.map((message) => html`<p key=${message} class="wrong">It ended before the last one: ${message}</p>`)}`
 
 /** A decision about the dead letters that `body` selects, as the routes take it. `count`: about how many they are. */
-const Decision = ({ body, count, label, onDone, verb }) => {
+const Decision = ({ body, count, isLive, label, onDone, verb }) => {
   let found
   const plan = async () => {
     found = await find(verb, body)
@@ -87,9 +96,10 @@ const Decision = ({ body, count, label, onDone, verb }) => {
     canStop
     confirm=${verb === "discard" && count >= many ? "discard" : undefined}
     describe=${
-      verb === "retry"
+      (verb === "retry"
         ? "The events are processed again, in the order of their keys. What fails again stays a dead letter."
-        : "They are never processed, also not by a rebuild. They are kept in the list, with who decided it. This cannot be taken back."
+        : "They are never processed, also not by a rebuild. They are kept in the list, with who decided it. This cannot be taken back.") +
+      (isLive ? " Other builds decide the same about theirs for the same events, as a replay of the log does." : "")
     }
     command=${commandOf(verb, body, count)}
     request=${curlOf("POST", `${base}/${verb}`, { body: JSON.stringify(count > 1_000 ? { ...body, limit: count } : body) })}
@@ -127,7 +137,8 @@ const Filters = ({ query }) => {
     <summary>Filters</summary>
     <form class="row end" onSubmit=${submit}>
       ${choice("kind", "all", ["projection", "subscription", "relay", "bridge"])} ${input("projection")}
-      ${input("topic")} ${input("key")} ${input("error")} ${input("since", "2 hours, or a date")}
+      ${query.build !== undefined && input("build")} ${input("topic")} ${input("key")} ${input("error")}
+      ${input("since", "2 hours, or a date")}
       ${choice("status", "open ones", [...Object.keys(statuses), Object.keys(statuses).join(",")])}
       <button class="primary">Show</button>
       ${Object.keys(query).length > 0 && html`<a href=${linkTo("dead-letters")}>All errors</a>`}
@@ -145,7 +156,7 @@ const Groups = () => {
               An event that fails, after the retries of its projection, is kept here with its error until somebody
               decides.
             </p>
-            <${Command} text="npx millrace dlq list" />
+            <${Command} text=${`npx millrace dlq list --status ${open.join(",")}`} />
           <//>`
         : html`${leftOut.map(({ kind, reason }) => html`<div key=${kind} class="note-box" role="status">Those of the kind ${kind} are missing: ${reason}</div>`)}
           ${partial && html`<div class="note-box">There are more than were counted.</div>`}
@@ -173,7 +184,7 @@ const Group = ({ group, reload }) => {
     ${group.waits && html`<p class="quiet">A retry begins with what they wait for.</p>`}
     <div class="row">
       <a href=${linkTo("dead-letters", filter)}>Show them</a>
-      <${Decisions} body=${filter} count=${group.count} onDone=${reload} />
+      <${Decisions} body=${bodyOf(filter)} count=${group.count} isLive=${group.live} onDone=${reload} />
     </div>
   </section>`
 }
@@ -183,7 +194,7 @@ const List = ({ query }) => {
   const page = useGet(withQuery(base, { ...query, limit: "50" }), { every: after === undefined ? 5_000 : undefined })
   const groups = useGet(withQuery(`${base}/errors`, filter))
   const [selected, setSelected] = useState([])
-  const { status = open.join(","), ...rest } = filter
+  const { status = open.join(",") } = filter
   const isOpen = status.split(",").some((one) => open.includes(one))
   const reload = () => (setSelected([]), page.reload(), groups.reload())
   const total = groups.data?.groups.reduce((sum, { count }) => sum + count, 0)
@@ -219,7 +230,7 @@ const List = ({ query }) => {
               />`
             : total > 0 &&
               html`<${Decisions}
-                body=${Object.keys(rest).length === 0 ? { all: true } : rest}
+                body=${bodyOf(filter)}
                 count=${total}
                 labels=${["Retry all that fit", "Discard all that fit"]}
                 onDone=${reload}
@@ -227,7 +238,7 @@ const List = ({ query }) => {
         }
       </div>`
     }
-    <${Command} text=${`npx millrace dlq list ${flagsOf(filter)}`} />
+    <${Command} text=${`npx millrace dlq list ${flagsOf({ status, ...filter })}`} />
   </section>`
 }
 const isKey = (key) => key !== null && key !== undefined && key !== ""
@@ -316,7 +327,7 @@ const One = ({ id }) => {
         ${one.thrown_at && html`<p>Thrown at <code>${one.thrown_at}</code></p>`}
         ${one.error === "EarlierParked" && html`<p class="note-box">It waits behind an earlier one of its key: <a href=${linkTo("dead-letters", { projection: one.projection, key: one.key })}>all of this key</a>.</p>`}
         <div class="row">
-          ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} onDone=${found.reload} />`}
+          ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} isLive=${one.live} onDone=${found.reload} />`}
           ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, at: `${one.partition}:${one.position}` })}>Its record</a>`}
           ${one.key !== null && html`<a href=${linkTo("dead-letters", { kind: one.kind, key: one.key })}>Others of its key</a>`}
           ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of ${one.key}</a>`}

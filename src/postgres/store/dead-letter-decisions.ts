@@ -81,6 +81,7 @@ export interface ParkedDeadLetter extends ParkedMessage {
 export interface ParkedQuery {
   readonly ids?: ReadonlyArray<number> | undefined
   readonly projection?: string | undefined
+  readonly target?: string | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
   /** Only those that were parked at this time or later, in epoch milliseconds. */
@@ -93,11 +94,12 @@ export interface ParkedQuery {
 }
 const matches = (
   sql: Sql,
-  { ids, key, projection, since, statuses, topic, until }: Omit<ParkedQuery, "limit" | "oldestFirst">
+  { ids, key, projection, since, statuses, target, topic, until }: Omit<ParkedQuery, "limit" | "oldestFirst">
 ) => sql`
   (${ids === undefined} or id = any (${arrayLiteral(ids ?? [])}::int8[]))
   and status = any (${arrayLiteral(statuses)}::text[])
   and (${projection ?? null}::text is null or projection = ${projection ?? null})
+  and (${target ?? null}::text is null or target = ${target ?? null})
   and (${topic ?? null}::text is null or topic = ${topic ?? null}
     or regexp_replace(topic, '^.*/|-partition-[0-9]+$', '', 'g') = ${topic ?? null})
   and (${key ?? null}::text is null or key = ${key ?? null})

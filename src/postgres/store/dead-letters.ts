@@ -125,6 +125,8 @@ export interface StoredDeadLetter {
 export interface DeadLetterQuery {
   readonly ids?: ReadonlyArray<number> | undefined
   readonly projection?: string | undefined
+  /** The number of the build. */
+  readonly build?: number | undefined
   readonly topic?: string | undefined
   readonly key?: string | undefined
   readonly error?: string | undefined
@@ -146,10 +148,14 @@ const columns = (
   sql: Sql
 ) => sql`d.id, d.status, d.projection, d.version, ${ofBuild(sql, "d")}, d.topic, d.partition, d.position, d.key, d.error, d.message,
   d.attempts, d.value, d.headers, d.event_time, d.trace_id, d.failed_at, d.retried_position, d.decided_by, d.decided_at, d.envelope`
-const matches = (sql: Sql, { error, ids, key, projection, since, statuses, topic, until }: DeadLetterQuery) => sql`
+const matches = (
+  sql: Sql,
+  { build, error, ids, key, projection, since, statuses, topic, until }: DeadLetterQuery
+) => sql`
   (${ids === undefined} or d.id = any (${arrayLiteral(ids ?? [])}::int8[]))
   and d.status = any (${arrayLiteral(statuses)}::text[])
   and (${projection ?? null}::text is null or d.projection = ${projection ?? null})
+  and (${build ?? null}::int8 is null or d.version = ${build ?? null})
   and (${topic ?? null}::text is null or d.topic = ${topic ?? null})
   and (${key ?? null}::text is null or d.key = ${key ?? null})
   and (${error ?? null}::text is null or d.error = ${error ?? null})
@@ -234,6 +240,13 @@ export const retryable = (sql: Sql, filter: DeadLetterQuery) => sql<Array<Stored
     ) end from chosen c
   )
   order by d.topic, d.projection, d.version, d.partition, d.position`
+
+/** The number that the next build of each projection gets, or a lower one that no build has. */
+export const nextBuilds = (sql: Sql, projections: ReadonlyArray<string>) => sql<
+  Array<{ readonly projection: string; readonly next: number }>
+>`
+  select name as projection, max(version) + 1 as next from millrace.projection
+  where name = any (${arrayLiteral(projections)}::text[]) group by name`
 
 /** Marks dead letters as being retried. Returns the ids of those that are still open. */
 export const markRetrying = (sql: Sql, ids: ReadonlyArray<number>, by: string) => sql<Array<{ readonly id: number }>>`

@@ -7,7 +7,7 @@ import { assertKnownProjection } from "../../system/known-projection.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
 import { type Filters, leftOut, requestOf } from "./dead-letter-filters.ts"
-import { addRoute, answerOf, bodyOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
+import { addRoute, answerOf, bodyOf, commandText, isTrue, namesOf, type OperationParts, parametersOf } from "./parts.ts"
 import { anyObject, described, flag, integer, list, object, text } from "../http/json-schema.ts"
 import { command, dryRun, responses } from "./schemas.ts"
 
@@ -28,12 +28,16 @@ const Bulk = Schema.Struct({
   ids: Schema.optional(Schema.Array(Schema.Union([Schema.String, Schema.Int]))),
   kind: Schema.optional(Schema.String),
   projection: Schema.optional(Schema.String),
+  build: Schema.optional(Schema.Int),
   subscription: Schema.optional(Schema.String),
+  target: Schema.optional(Schema.String),
+  bridge: Schema.optional(Schema.String),
   rule: Schema.optional(Schema.String),
   topic: Schema.optional(Schema.String),
   key: Schema.optional(Schema.String),
   error: Schema.optional(Schema.String),
   since: Schema.optional(Schema.String),
+  status: Schema.optional(Schema.String),
   all: Schema.optional(Schema.Boolean),
   limit: Schema.optional(Schema.Int)
 })
@@ -42,7 +46,7 @@ const Bulk = Schema.Struct({
 const bulkOf = ({ limits, system }: OperationParts, request: FastifyRequest, verb: "retry" | "discard") => {
   const parameters = parametersOf(request, ["dryRun"])
   const isDryRun = isTrue(parameters.dryRun, "dryRun")
-  const { all = false, ids = [], limit = most.bulk, ...filters } = bodyOf(request, Bulk, limits)
+  const { all = false, build, ids = [], limit = most.bulk, status, ...filters } = bodyOf(request, Bulk, limits)
   if (limit < 1 || limit > most.bulks)
     throw new Problem(
       422,
@@ -52,12 +56,21 @@ const bulkOf = ({ limits, system }: OperationParts, request: FastifyRequest, ver
       undefined,
       "limit"
     )
-  const given = Object.fromEntries(Object.entries(filters).filter(([, value]) => value !== undefined)) as Filters
+  const given = Object.fromEntries(
+    Object.entries({ ...filters, build: build?.toString() }).filter(([, value]) => value !== undefined)
+  ) as Filters
   const texts = ids.map(String)
   const words = ["dlq", verb, ...(texts.length > 20 ? ["ID…"] : texts)]
-  const shown = { ...given, all, ...(limit !== most.bulk && { limit }), "dry-run": isDryRun }
+  const statuses = namesOf(status)
+  const shown = {
+    ...given,
+    ...(status !== undefined && { status }),
+    all,
+    ...(limit !== most.bulk && { limit }),
+    "dry-run": isDryRun
+  }
   const selection = Effect.gen(function* () {
-    const selection = yield* DeadLetters.bulkSelectionOf({ ...requestOf(given), ids: texts, all, limit })
+    const selection = yield* DeadLetters.bulkSelectionOf({ ...requestOf(given), ids: texts, statuses, all, limit })
     if (given.projection !== undefined) yield* assertKnownProjection(system.database.sql, given.projection)
     return selection
   })

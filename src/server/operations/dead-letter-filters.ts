@@ -1,10 +1,23 @@
 // The filters of dead letters that routes have in common.
 import { kindNames } from "../../system/dead-letters/dead-letters.ts"
+import { whole } from "../http/parameters.ts"
 import { momentOf, namesOf } from "./parts.ts"
-import { described, list, object, text } from "../http/json-schema.ts"
+import { described, integer, list, object, text } from "../http/json-schema.ts"
 
 /** The parameters of a list, and the fields of a decision, that say which dead letters are meant. */
-export const filterNames = ["kind", "projection", "subscription", "rule", "topic", "key", "error", "since"] as const
+export const filterNames = [
+  "kind",
+  "projection",
+  "build",
+  "subscription",
+  "target",
+  "bridge",
+  "rule",
+  "topic",
+  "key",
+  "error",
+  "since"
+] as const
 /** What they are in a request. */
 export type Filters = Readonly<Partial<Record<(typeof filterNames)[number], string>>>
 /** Their schemas. */
@@ -15,12 +28,15 @@ export const filterProperties = Object.fromEntries(
       ? described(text, `separated by commas: ${kindNames.join(", ")}`)
       : name === "since"
         ? described(text, "only what failed since then: a date, epoch milliseconds, or a duration before now")
-        : text
+        : name === "build"
+          ? described(integer, "the number of the projection's build; the projection has to be named, too")
+          : text
   ])
 )
 /** The filters as `selectionOf` and `bulkSelectionOf` take them. Throws a `Problem` 400 for a time that is none. */
-export const requestOf = ({ kind, since, ...filters }: Filters) => ({
+export const requestOf = ({ build, kind, since, ...filters }: Filters) => ({
   ...filters,
+  build: whole(build, "build", { least: 1, most: 2 ** 31 - 1, otherwise: undefined }),
   kinds: namesOf(kind),
   since: momentOf(since, "since")
 })

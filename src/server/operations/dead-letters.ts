@@ -22,6 +22,9 @@ const statusParameter = described(
   `separated by commas: ${DeadLetters.deadLetterStatuses.join(", ")}; default: the open ones`
 )
 
+/** The command that lists the same: its own default leaves out those that a policy skipped. */
+const listCommand = (options: Parameters<typeof commandText>[1]) =>
+  commandText(["dlq", "list"], { ...options, status: options?.["status"] ?? DeadLetters.openStatuses.join(",") })
 /** What a request that lists dead letters asks for. */
 const listed = Effect.fnUntraced(function* (
   { system }: OperationParts,
@@ -101,6 +104,8 @@ const errorsRoute = (app: FastifyInstance, parts: OperationParts, context: DeadL
                 kind: oneOf(...DeadLetters.kindNames),
                 failed_in: text,
                 projection: nullable(text),
+                build: described(nullable(integer), "the number of the projection's build"),
+                live: described(nullable(flag), "whether it is the live build"),
                 error: text,
                 count: integer,
                 keys: described(integer, "how many keys they have"),
@@ -130,11 +135,13 @@ const errorsRoute = (app: FastifyInstance, parts: OperationParts, context: DeadL
         Effect.flatMap(listed(parts, parameters, 1), (selection) => groups(context, selection))
       )
       return {
-        command: commandText(["dlq", "list"], parameters),
+        command: listCommand(parameters),
         groups: found.groups.map((group) => ({
           kind: group.kind,
           failed_in: group.failedIn,
           projection: group.projection ?? null,
+          build: group.build ?? null,
+          live: group.live ?? null,
           error: group.error,
           count: group.count,
           keys: group.keys,
@@ -183,7 +190,7 @@ const pageRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLet
         Effect.flatMap(listed(parts, filters, limit), (selection) => page(context, selection, end))
       )
       return {
-        command: commandText(["dlq", "list"], { ...filters, limit }),
+        command: listCommand({ ...filters, limit }),
         dead_letters: found.deadLetters.map(({ details }) => details),
         next: found.next === undefined ? null : encodeEnd(found.next),
         left_out: found.leftOut

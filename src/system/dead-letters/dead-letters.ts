@@ -30,6 +30,7 @@ export {
   type DeadLetterStatus,
   deadLetterStatuses,
   type ListedDeadLetter,
+  openStatuses,
   type RefusedDeadLetter
 } from "./source.ts"
 

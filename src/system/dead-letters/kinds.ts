@@ -8,9 +8,14 @@ import type { DeadLetterFilter, DeadLettersContext, DeadLetterSource } from "./s
 import { subscriptionDeadLetters } from "./subscriptions.ts"
 
 /** The filters that not all kinds have. A selection with one of them leaves out the kinds that do not have it. */
-export const kindFilters = ["projection", "subscription", "rule"] as const satisfies ReadonlyArray<
-  keyof DeadLetterFilter
->
+export const kindFilters = [
+  "projection",
+  "build",
+  "subscription",
+  "target",
+  "bridge",
+  "rule"
+] as const satisfies ReadonlyArray<keyof DeadLetterFilter>
 
 interface Kind {
   /** What ids look like. No id looks like that of two kinds. */
@@ -30,7 +35,7 @@ interface Kind {
 export const kinds = {
   projection: {
     idPattern: /^\d{1,15}$/,
-    filters: ["projection"],
+    filters: ["projection", "build"],
     open: (context) => Effect.succeed(projectionDeadLetters(context))
   },
   subscription: {
@@ -43,12 +48,12 @@ export const kinds = {
   },
   relay: {
     idPattern: /^relay:\d{1,15}$/,
-    filters: ["projection"],
+    filters: ["projection", "target"],
     open: ({ sql }) => Effect.succeed(relayDeadLetters(sql, openParkedSender))
   },
   bridge: {
     idPattern: /@[0-9a-f]{16}$/,
-    filters: ["rule"],
+    filters: ["bridge", "rule"],
     // the code of both brokers' clients is loaded only if it is used
     open: (context, isAskedFor) =>
       Effect.flatMap(

@@ -68,6 +68,19 @@ const chunk = 200
 /** The states in which a dead letter can be discarded. The log may already have the retry record of one that is `retrying`. */
 const discardable = ["parked", "skipped"] as const
 
+/** The builds that a decision about a dead letter counts for: with the live one all of them, as a replay decides; with another, that one and later ones. */
+const readDecidedBuilds = Effect.fnUntraced(function* (
+  sql: Sql,
+  deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>
+) {
+  const names = deadLetters.filter(({ live }) => !live).map(({ projection }) => projection)
+  const rows =
+    names.length === 0 ? [] : yield* query("read builds", () => StoredDeadLetters.nextBuilds(sql, [...new Set(names)]))
+  const next = new Map(rows.map((row) => [row.projection, row.next]))
+  return ({ live, projection, version }: StoredDeadLetters.StoredDeadLetter) =>
+    live ? undefined : { build: version, next: next.get(projection) ?? version + 1 }
+})
+
 /** Appends retry or discard records to a topic, which may be that of an aggregate. */
 const appendTo = Effect.fnUntraced(function* (
   sql: Sql,
@@ -90,6 +103,7 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
 ) {
   let appended = 0
   const database = (yield* readIdentity(sql))?.id
+  const buildsOf = yield* readDecidedBuilds(sql, deadLetters)
   for (let i = 0; i < deadLetters.length; i += chunk) {
     const some = deadLetters.slice(i, i + chunk)
     const marked = yield* query("note retries", () =>
@@ -104,9 +118,10 @@ export const appendRetryRecords = Effect.fnUntraced(function* (
     for (const [topic, ofTopic] of Map.groupBy(some, (deadLetter) => deadLetter.topic)) {
       const records = ofTopic
         .filter(({ id }) => open.has(id))
-        .map(({ envelope, partition, position, projection, value }) => {
+        .map((deadLetter) => {
+          const { envelope, partition, position, projection, value } = deadLetter
           const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
-          return retryRecord(record, projection, position, database)
+          return retryRecord(record, projection, position, database, buildsOf(deadLetter))
         })
       if (records.length > 0) yield* appendTo(sql, log, topic, records)
       appended += records.length
@@ -121,11 +136,13 @@ const appendDiscards = (
   log: Log["Service"],
   topic: string,
   deadLetters: ReadonlyArray<StoredDeadLetters.StoredDeadLetter>,
-  database: string | undefined
+  database: string | undefined,
+  buildsOf: Effect.Success<ReturnType<typeof readDecidedBuilds>>
 ) => {
-  const records = deadLetters.map(({ envelope, partition, position, projection, value }) => {
+  const records = deadLetters.map((deadLetter) => {
+    const { envelope, partition, position, projection, value } = deadLetter
     const record = StoredDeadLetters.recordOfDeadLetter({ envelope: envelope!, position, value }, partition)
-    return discardRecord(record, projection, position, database)
+    return discardRecord(record, projection, position, database, buildsOf(deadLetter))
   })
   return appendTo(sql, log, topic, records).pipe(
     Effect.as(true),
@@ -145,6 +162,7 @@ export const discardProjections = Effect.fnUntraced(function* (
 ): Effect.fn.Return<number, Error, Scope.Scope> {
   let discarded = 0
   const database = (yield* readIdentity(sql))?.id
+  const buildsOf = yield* readDecidedBuilds(sql, deadLetters)
   const log = deadLetters.some(({ envelope }) => envelope !== null) ? yield* openLog : undefined
   const note = (some: typeof deadLetters, isLogged: boolean) => {
     const ids = some.map(({ id }) => id)
@@ -166,7 +184,7 @@ export const discardProjections = Effect.fnUntraced(function* (
     )
     const recorded = open.filter(({ envelope }) => envelope !== null)
     for (const [topic, ofTopic] of Map.groupBy(recorded, (deadLetter) => deadLetter.topic))
-      yield* note(ofTopic, yield* appendDiscards(sql, log!, topic, ofTopic, database))
+      yield* note(ofTopic, yield* appendDiscards(sql, log!, topic, ofTopic, database, buildsOf))
     discarded += open.length
   }
   return discarded
@@ -203,6 +221,8 @@ export const projectionDeadLetters = ({ openLog, sql }: DeadLettersContext): Dea
       const groups = found.map((group) => ({
         failedIn: buildText(group),
         projection: group.projection,
+        build: group.version,
+        live: group.live,
         error: group.error,
         count: group.count,
         keys: group.keys,

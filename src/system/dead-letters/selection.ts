@@ -10,7 +10,7 @@ export interface DeadLetterRequest extends Partial<Omit<DeadLetterFilter, "statu
   readonly ids?: ReadonlyArray<string>
   readonly kinds?: ReadonlyArray<string> | undefined
   /** Default: the open ones. */
-  readonly statuses?: ReadonlyArray<string>
+  readonly statuses?: ReadonlyArray<string> | undefined
   /** At most this many of each kind. */
   readonly limit: number
 }
@@ -25,7 +25,7 @@ export interface DeadLetterSelection {
 }
 /** A request makes no sense. `field` is what is wrong with it; `bulk`: it would select all dead letters without saying so. */
 export class InvalidSelection extends Data.TaggedError("InvalidSelection")<{
-  readonly field: "ids" | "kinds" | "statuses" | "limit" | "bulk"
+  readonly field: "ids" | "kinds" | "statuses" | "limit" | "build" | "bulk"
   readonly message: string
 }> {}
 
@@ -33,8 +33,10 @@ const isKind = (name: string): name is DeadLetterKind => kindNames.some((kind) =
 const isStatus = (name: string): name is DeadLetterStatus => deadLetterStatuses.some((status) => status === name)
 const refuse = (field: InvalidSelection["field"], message: string) => new InvalidSelection({ field, message })
 
-const problemOf = ({ ids = [], kinds: names = [], limit, statuses = [] }: DeadLetterRequest) => {
+const problemOf = ({ build, ids = [], kinds: names = [], limit, projection, statuses = [] }: DeadLetterRequest) => {
   if (limit < 1) return refuse("limit", `the limit is ${limit}; it must be at least 1`)
+  if (build !== undefined && projection === undefined)
+    return refuse("build", `build ${build} of which projection? Each projection counts its own builds`)
   const unknownKind = names.find((name) => !isKind(name))
   if (unknownKind !== undefined) return refuse("kinds", `'${unknownKind}' is not a kind of dead letters`)
   const unknownStatus = statuses.find((name) => !isStatus(name))
@@ -49,9 +51,11 @@ export const selectionOf = Effect.fnUntraced(function* (
 ): Effect.fn.Return<DeadLetterSelection, InvalidSelection> {
   const problem = problemOf(request)
   if (problem !== undefined) return yield* problem
-  const { error, ids = [], key, kinds: names, limit, projection, rule, since, subscription, topic, until } = request
+  const { bridge, build, error, ids = [], key, kinds: names, limit, projection, rule, since, subscription } = request
+  const { target, topic, until } = request
   const statuses = (request.statuses ?? openStatuses).filter(isStatus)
-  const filter = { projection, subscription, rule, topic, key, error, since, until, statuses, limit }
+  const ofKind = { projection, build, subscription, target, bridge, rule }
+  const filter = { ...ofKind, topic, key, error, since, until, statuses, limit }
   const given = kindFilters.filter((name) => request[name] !== undefined)
   const mayHave = (kind: DeadLetterKind) => {
     const { filters, idPattern }: { readonly filters: ReadonlyArray<string>; readonly idPattern: RegExp } = kinds[kind]
@@ -69,17 +73,20 @@ export const selectionOf = Effect.fnUntraced(function* (
   }
 })
 
-/** Checks a request to retry or discard the open dead letters that match. It must have an id or a filter, or `all`, so that none is decided about by mistake. */
+/**
+ * Checks a request to retry or discard the open dead letters that match. It must have an id or a filter, or `all`, so that none is decided about by
+ * mistake. Statuses, if there are some, are of open ones.
+ */
 export const bulkSelectionOf = Effect.fnUntraced(function* ({
   all,
   ...request
-}: Omit<DeadLetterRequest, "statuses"> & { readonly all: boolean }): Effect.fn.Return<
-  DeadLetterSelection,
-  InvalidSelection
-> {
-  const { error, ids = [], key, kinds: names, projection, rule, since, subscription, topic } = request
-  const given = [error, key, names, projection, rule, since, subscription, topic]
+}: DeadLetterRequest & { readonly all: boolean }): Effect.fn.Return<DeadLetterSelection, InvalidSelection> {
+  const { error, ids = [], key, kinds: names, since, statuses, topic } = request
+  const given = [error, key, names, since, statuses, topic, ...kindFilters.map((name) => request[name])]
   if (!all && ids.length === 0 && given.every((one) => one === undefined))
     return yield* refuse("bulk", "which dead letters?")
+  const decided = statuses?.find((name) => isStatus(name) && !openStatuses.some((open) => open === name))
+  if (decided !== undefined)
+    return yield* refuse("statuses", `dead letters that are ${decided} are decided about: only open ones can be`)
   return yield* selectionOf(request)
 })

@@ -17,7 +17,13 @@ export const openStatuses = ["parked", "skipped", "retrying"] as const satisfies
 /** What a dead letter must match, beside its id. Filters that are undefined match every dead letter. */
 export interface DeadLetterFilter {
   readonly projection: string | undefined
+  /** The number of the projection's build. */
+  readonly build?: number | undefined
   readonly subscription: string | undefined
+  /** The relay's target. */
+  readonly target?: string | undefined
+  /** The name of the bridge. */
+  readonly bridge?: string | undefined
   /** The name of a bridge's rule. */
   readonly rule: string | undefined
   /** The topic's name; on Pulsar that without tenant and namespace, or the full one. */
@@ -72,6 +78,9 @@ export interface DeadLetterGroup {
   readonly failedIn: string
   /** The projection; undefined for other kinds. */
   readonly projection: string | undefined
+  /** The number of the projection's build, and whether it is the live one; undefined for other kinds. */
+  readonly build?: number
+  readonly live?: boolean
   readonly error: string
   readonly count: number
   readonly keys: number
@@ -142,11 +151,12 @@ export const traceOf = (headers: Readonly<Record<string, string>>) => ({
 /** Whether a dead letter matches a filter. */
 export const matches = (deadLetter: ListedDeadLetter, filter: DeadLetterFilter): boolean => {
   const { details, failedAt, key: ownKey, status } = deadLetter
-  const { error, key, rule, since, statuses, subscription, topic, until } = filter
+  const { bridge, error, key, rule, since, statuses, subscription, topic, until } = filter
   const ownTopic = String(details["topic"])
   return (
     statuses.includes(status) &&
     (subscription === undefined || details["subscription"] === subscription) &&
+    (bridge === undefined || details["bridge"] === bridge) &&
     (rule === undefined || details["rule"] === rule) &&
     (topic === undefined || ownTopic === topic || localName(ownTopic) === topic) &&
     (key === undefined || ownKey === key) &&

@@ -81,6 +81,43 @@ it.live(
   60_000
 )
 
+it.live(
+  "the filter of each group means exactly the dead letters that it counts, in the list, in a retry and in a discard",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { sql } = yield* databaseOn(yield* server, 2)
+        // three builds of one projection, and messages that two targets refused
+        yield* query("dead letters", () =>
+          sql.unsafe(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, headers, failed_at, envelope)
+            select 'weather', b, 'readings', 0, n, 'parked', 'k' || n, 'TypeError', 'no', 1, '{}', now(), '{}' from generate_series(1, 3) b, generate_series(1, b + 1) n`)
+        )
+        yield* query("parked messages", () =>
+          sql.unsafe(`insert into millrace.relay_parked (target, projection, source, partition, seq, incarnation, topic, key, meta, val, reason, parked_at)
+            select case when n < 4 then 'pulsar' else 'kafka' end, 'weather', 'readings', 0, n, gen_random_uuid(), 'out.v1', 'k', '[[null,0]]', '{}', 'no', now() from generate_series(1, 8) n`)
+        )
+        const context = { sql, openLog: Effect.die("nothing is appended"), bridgeRules: undefined }
+        const all = yield* groups(context, yield* DeadLetters.selectionOf({ kinds: ["projection", "relay"], limit: 1 }))
+        assert.deepStrictEqual(all.groups.map(({ count }) => count).toSorted(), [2, 3, 3, 4, 5])
+        for (const group of all.groups) {
+          const { build, error, kind, projection } = group
+          const target = /^relay to (.+)$/.exec(group.failedIn)?.[1]
+          const request = { kinds: [kind], projection, build, target, error, limit: 1_000 }
+          const listed = yield* DeadLetters.list(context, yield* DeadLetters.selectionOf(request))
+          const bulk = yield* DeadLetters.bulkSelectionOf({ ...request, all: false })
+          const found = [listed]
+          for (const purpose of ["retry", "discard"] as const)
+            found.push({ ...(yield* DeadLetters.preview(context, bulk, purpose)), hasMore: false })
+          for (const { deadLetters } of found) {
+            assert.strictEqual(deadLetters.length, group.count)
+            assert.deepStrictEqual([...new Set(deadLetters.map(({ failedIn }) => failedIn))], [group.failedIn])
+          }
+        }
+      })
+    ),
+  60_000
+)
+
 describe("what no database counts", () => {
   const one = (n: number, error = "Redelivered", key: string | null = `k${n % 700}`) => ({
     id: `topic@0:${n}`,

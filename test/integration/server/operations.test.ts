@@ -138,7 +138,9 @@ test("dead letters are grouped by error, root causes first with how many wait be
   expect(new Set(seen).size).toBe(3)
   const filtered = await call("dead-letters?error=RangeError&projection=accounts&key=bad")
   expect(filtered.body.dead_letters).toHaveLength(1)
-  expect(filtered.body.command).toBe("millrace dlq list --projection accounts --key bad --error RangeError --limit 50")
+  expect(filtered.body.command).toBe(
+    "millrace dlq list --projection accounts --key bad --error RangeError --limit 50 --status parked,skipped,retrying"
+  )
   const { body: one } = await call(`dead-letters/${body.groups[0].sample.id}`)
   expect(one.dead_letter).toMatchObject({
     kind: "projection",

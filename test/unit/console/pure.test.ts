@@ -8,6 +8,7 @@ const load = (name: string): Promise<any> => import(new URL(name, root).href)
 const { sentenceOf } = await load("sentence.js")
 const { placed, related } = await load("graph.js")
 const { linesOf, stateOf } = await load("spans.js")
+const { bodyOf, commandOf, filterOf } = await load("dead-letters.js")
 
 const nothing = { topics: [], aggregates: [], projections: [], views: [] }
 test("the sentence names what is declared, shortens long lists, and says what is seen", () => {
@@ -90,4 +91,34 @@ test("a window is closed once all partitions have passed its end and its grace",
     "closed"
   ])
   expect(stateOf(0, { sizeMs: null, graceMs: 0, streamTimes: [9] })).toBeUndefined()
+})
+
+test("the filter of a group of dead letters names its build, its target or its bridge, as the command and the request do", () => {
+  const group = {
+    kind: "projection",
+    failed_in: "weather build 2 (version 1)",
+    projection: "weather",
+    build: 2,
+    error: "TypeError"
+  }
+  const filter = { kind: "projection", projection: "weather", build: 2, error: "TypeError" }
+  expect(filterOf(group)).toEqual(filter)
+  expect(commandOf("discard", bodyOf(filter))).toBe(
+    "npx millrace dlq discard --kind projection --projection weather --error TypeError --build 2"
+  )
+  expect(
+    filterOf({ kind: "relay", failed_in: "relay to kafka", projection: null, build: null, error: "Refused" })
+  ).toEqual({ kind: "relay", target: "kafka", error: "Refused" })
+  expect(
+    filterOf({ kind: "bridge", failed_in: "bridge b/orders", projection: null, build: null, error: "Refused" })
+  ).toEqual({ kind: "bridge", bridge: "b", rule: "orders", error: "Refused" })
+})
+test("a decision about what a list shows is about its open ones, whatever the address says", () => {
+  expect(bodyOf({})).toEqual({ all: true })
+  expect(bodyOf({ projection: "p", build: "2", status: "parked,discarded", after: "x" })).toEqual({
+    projection: "p",
+    build: 2,
+    status: "parked"
+  })
+  expect(bodyOf({ key: "k", status: "parked,skipped,retrying,retried,discarded" })).toEqual({ key: "k" })
 })

@@ -3,7 +3,14 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { describe, expect, test } from "vitest"
-import { recordFromEnvelope, retryRecord } from "../../../src/dead-letter/retry-record.ts"
+import {
+  discardRecord,
+  isRetry,
+  recordFromEnvelope,
+  retriedBy,
+  retryRecord,
+  storedEnvelope
+} from "../../../src/dead-letter/retry-record.ts"
 import { Agg, Event, type FailurePolicy, Projection, ReadModel, Topic, Window } from "../../../src/index.ts"
 import type { LogRecord } from "../../../src/log/log.ts"
 import { MemoryEngine } from "../../../src/runner/in-memory.ts"
@@ -322,4 +329,35 @@ test(`retries give what a replay with the corrected handler gives, for random pr
   expect(compared).toBeGreaterThan(50)
   expect(late).toBeGreaterThan(100)
   expect(retried).toBeGreaterThan(200)
+})
+
+describe("a retry record that counts for some builds", () => {
+  const [poison] = [{ at: 0, bad: "throw" }].map(recordOf)
+  const builds = { build: 2, next: 4 }
+  const retry = Object.assign(retryRecord(poison!, "measuring", 0, undefined, builds), {
+    position: 1,
+    appendedAt: noon
+  }) as LogRecord
+  test("is for its build and those that are made later, and other readers skip it", () => {
+    expect([1, 2, 3, 4, 9].map((version) => retriedBy(retry, { projection: "measuring", version }))).toEqual([
+      undefined,
+      0,
+      undefined,
+      0,
+      0
+    ])
+    expect(isRetry(retry)).toBe(true)
+    expect(recordFromEnvelope(storedEnvelope(retry), 0, retry.value).headers).toEqual({})
+  })
+  test("leaves the dead letter of another build at the same position as it is, discarded or retried", () => {
+    const discard = discardRecord(poison!, "measuring", 0, undefined, builds)
+    for (const record of [retry, Object.assign(discard, { position: 1, appendedAt: noon }) as LogRecord]) {
+      const { next, state } = enginesOf({})
+      run(next(), [poison!])
+      state.isFixed = true
+      const engine = next()
+      run(engine, [record])
+      expect(engine.store.deadLetters.map(({ status }) => status)).toEqual(["parked"])
+    }
+  })
 })

@@ -30,6 +30,11 @@ it.effect("a filter that only some kinds have selects these kinds, and one that 
     assert.deepStrictEqual(yield* kindsOf({}), { selected: kindNames, isAskedFor: false })
     assert.deepStrictEqual(yield* kindsOf({ key: "k" }), { selected: kindNames, isAskedFor: false })
     assert.deepStrictEqual(yield* kindsOf({ projection: "p" }), { selected: ["projection", "relay"], isAskedFor: true })
+    assert.deepStrictEqual(yield* kindsOf({ projection: "p", build: 2 }), {
+      selected: ["projection"],
+      isAskedFor: true
+    })
+    assert.deepStrictEqual(yield* kindsOf({ target: "kafka" }), { selected: ["relay"], isAskedFor: true })
     assert.deepStrictEqual(yield* kindsOf({ rule: "r" }), { selected: ["bridge"], isAskedFor: true })
     assert.deepStrictEqual(yield* kindsOf({ rule: "r", subscription: "s" }), { selected: [], isAskedFor: true })
     assert.deepStrictEqual(yield* kindsOf({ kinds: ["relay", "bridge"], projection: "p" }), {
@@ -51,6 +56,7 @@ it.effect("a request that makes no sense is refused, with the field that is wron
     const refusals = [
       [{ limit: 0 }, "limit", "the limit is 0; it must be at least 1"],
       [{ kinds: ["relay", "queue"] }, "kinds", "'queue' is not a kind of dead letters"],
+      [{ build: 2 }, "build", "build 2 of which projection? Each projection counts its own builds"],
       [{ statuses: ["lost"] }, "statuses", "'lost' is not a status of dead letters"],
       [{ ids: ["17", "x"] }, "ids", "'x' is not an id of a dead letter"]
     ] as const
@@ -63,6 +69,11 @@ it.effect("a request that makes no sense is refused, with the field that is wron
 
 it.effect("a retry or a discard of everything must be asked for in words", () =>
   Effect.gen(function* () {
+    const decided = yield* Effect.flip(bulkSelectionOf({ all: true, statuses: ["parked", "discarded"], limit: 1 }))
+    assert.deepStrictEqual(
+      [decided.field, decided.message],
+      ["statuses", "dead letters that are discarded are decided about: only open ones can be"]
+    )
     const error = yield* Effect.flip(bulkSelectionOf({ all: false, ids: [], limit: 1 }))
     assert.deepStrictEqual([error.field, error.message], ["bulk", "which dead letters?"])
     for (const request of [{ all: true }, { all: false, key: "k" }, { all: false, ids: ["17"] }])
