@@ -309,18 +309,22 @@ const makeStore = (log: Log["Service"], inline: InlineRows) => {
       if ((snapshots.get(snapshot.shape)?.version ?? 0) < snapshot.version) snapshots.set(snapshot.shape, snapshot)
     }, one.withPermit),
     list: Effect.fnUntraced(function* (aggregate, { after = "", limit, order, prefix = "", tenant }) {
-      const found = [...(yield* topicOf(aggregate)).streams].flatMap(([id, { closed, events }]) => {
+      const topic = yield* topicOf(aggregate)
+      const found = [...topic.streams].flatMap(([id, { closed, events }]) => {
         const [first, last] = [events[0], events.at(-1)]
         if (first === undefined || last === undefined || !id.startsWith(prefix)) return []
         if (tenant !== undefined && first.tenant !== tenant) return []
         const stream = { id, version: events.length, appendedAt: last.appendedAt, tenant: first.tenant }
         return [closed === undefined ? stream : { ...stream, closed }]
       })
-      if (order === "recent")
+      if (order === "recent") {
+        // not by time: many appends have the same millisecond
+        const lasts = new Map(topic.events.map(({ stream }, i) => [stream, i]))
         return {
-          streams: found.toSorted((a, b) => b.appendedAt - a.appendedAt || byBytes(a.id, b.id)).slice(0, limit),
+          streams: found.toSorted((a, b) => lasts.get(b.id)! - lasts.get(a.id)!).slice(0, limit),
           next: undefined
         }
+      }
       const behind = found.toSorted((a, b) => byBytes(a.id, b.id)).filter(({ id }) => byBytes(id, after) > 0)
       const streams = behind.slice(0, limit)
       return { streams, next: behind.length > limit ? streams.at(-1)!.id : undefined }
