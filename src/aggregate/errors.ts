@@ -60,6 +60,17 @@ export class TimerGone extends Schema.TaggedError<TimerGone>()("TimerGone", { ti
   }
 }
 
+/** The events are more than one append takes. Nothing was appended. */
+export class AppendTooLarge extends Schema.TaggedError<AppendTooLarge>()("AppendTooLarge", {
+  aggregate: Schema.String,
+  stream: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `${this.aggregate} ${shown(this.stream)}: ${this.reason}; nothing was appended. Divide the work among several commands`
+  }
+}
+
 /** The id of a stream cannot be stored. */
 export class InvalidStream extends Schema.TaggedError<InvalidStream>()("InvalidStream", {
   aggregate: Schema.String,

@@ -4,7 +4,7 @@ import { aggregateHeaders } from "../log/envelope.ts"
 import type { LogRecord, NewRecord } from "../log/log.ts"
 import { singleLineJson } from "../log/rules.ts"
 import { shown } from "../text/text.ts"
-import { EventStoreError, InvalidCommandId, InvalidStream } from "./errors.ts"
+import { AppendTooLarge, EventStoreError, InvalidCommandId, InvalidStream } from "./errors.ts"
 import type { Append, NewEvent, RecordedEvent } from "./event-store.ts"
 
 const mostInStream = 1_000
@@ -46,16 +46,19 @@ const eventProblem = ({ eventId, eventTime, personal = [], sealed, subjects, tag
   return stored === type ? undefined : `its type is ${shown(type)}, but its value has the type ${shown(stored)}`
 }
 /** The error for what cannot be appended; undefined if it can. */
-export const appendProblem = (append: Append): InvalidStream | EventStoreError | undefined => {
+export const appendProblem = (append: Append): InvalidStream | AppendTooLarge | EventStoreError | undefined => {
   const { aggregate, events, expected, stream } = append
   const refused = (reason: string) => new EventStoreError({ operation: "append", aggregate, retryable: false, reason })
+  const tooLarge = (reason: string) => new AppendTooLarge({ aggregate, stream, reason })
   const invalid = streamProblem(aggregate, stream)
   if (invalid !== undefined) return invalid
   if (typeof expected === "number" && !(Number.isSafeInteger(expected) && expected >= 0))
     return refused(`the expected version is ${expected}; it must be a whole number from 0`)
   if (events.length === 0) return refused("there are no events to append")
   if (events.length > mostEvents)
-    return refused(`there are ${events.length} events; one append takes ${mostEvents.toLocaleString("en")} at most`)
+    return tooLarge(
+      `there are ${events.length.toLocaleString("en")} events; one append takes ${mostEvents.toLocaleString("en")} at most`
+    )
   let characters = 0
   for (const [i, event] of events.entries()) {
     const problem = eventProblem(event)
@@ -63,13 +66,15 @@ export const appendProblem = (append: Append): InvalidStream | EventStoreError |
     characters += event.value.length
   }
   return characters > mostCharacters
-    ? refused(
-        `the events have ${characters} characters; one append takes ${mostCharacters.toLocaleString("en")} at most`
+    ? tooLarge(
+        `the events have ${characters.toLocaleString("en")} characters of JSON; one append takes ${mostCharacters.toLocaleString("en")} at most`
       )
     : undefined
 }
 /** The error for appends that cannot be made together; undefined if they can. */
-export const appendAllProblem = (appends: ReadonlyArray<Append>): InvalidStream | EventStoreError | undefined => {
+export const appendAllProblem = (
+  appends: ReadonlyArray<Append>
+): InvalidStream | AppendTooLarge | EventStoreError | undefined => {
   const seen = new Set<string>()
   for (const append of appends) {
     const problem = appendProblem(append)

@@ -6,6 +6,7 @@ import type * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
 import type { Envelope } from "../log/envelope.ts"
 import type {
+  AppendTooLarge,
   BoundaryMoved,
   CommandReused,
   EventStoreError,
@@ -248,6 +249,7 @@ export type AppendError =
   | TimerGone
   | InlineFailed
   | InlineMissing
+  | AppendTooLarge
   | InvalidStream
   | InvalidCommandId
   | EventStoreError

@@ -10,6 +10,7 @@ import { describeError } from "../dead-letter/event-failure.ts"
 import type { Aggregate as Model } from "../model/aggregate.ts"
 import { Aggregate } from "./aggregate.ts"
 import {
+  AppendTooLarge,
   CommandReused,
   EventStoreError,
   InlineFailed,
@@ -46,6 +47,7 @@ const delayMs = (failures: number) =>
 
 /** Errors that say nothing about the command: it is tried again. */
 const failures = [
+  AppendTooLarge,
   AggregateFailed,
   CommandReused,
   EventStoreError,

@@ -37,7 +37,7 @@ export class TooMany extends Schema.TaggedError<TooMany>()("TooMany", { status: 
 const Counter = Aggregate.make({
   name: "counter",
   events: [Counted],
-  commands: { count: { n: Schema.Int }, "take.over": {}, fail: {} },
+  commands: { count: { n: Schema.Int }, "take.over": {}, fail: {}, fill: { n: Schema.Int } },
   // `evolve` can make states that do not fit
   state: Schema.Struct({ sum: Schema.Int.check(Schema.isGreaterThan(-50)) }),
   initial: { sum: 0 },
@@ -45,6 +45,8 @@ const Counter = Aggregate.make({
   decide: {
     count: ({ sum }, { n }) => (sum + n > 10 ? new TooMany({ status: "full", most: 10 }) : Counted.make({ n })),
     "take.over": () => [],
+    // more events than one append takes, and not as many as anyone asks for
+    fill: (_, { n }) => Array.from({ length: Math.min(n, 20_000) }, () => Counted.make({ n: 0 })),
     fail: () => {
       throw new Error("a bug in decide")
     }

@@ -3,6 +3,7 @@ import { SubjectErased } from "../../erasure/errors.ts"
 import { isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
 import * as Errors from "../../aggregate/errors.ts"
 import {
+  AppendTooLarge,
   CommandReused,
   EventStoreError,
   InlineFailed,
@@ -35,6 +36,8 @@ export const problemOf = (error: unknown): Problem | undefined => {
     return new Problem(410, "stream_closed", error.message, "send the command to another id")
   if (error instanceof SubjectErased)
     return new Problem(410, "subject_erased", error.message, "send nothing more about these persons")
+  if (error instanceof AppendTooLarge)
+    return new Problem(413, "append_too_large", error.message, "ask for less at once, in several commands")
   if (error instanceof InvalidStream)
     return new Problem(400, "invalid_id", error.message, "send 1 to 1,000 characters without NUL, percent-encoded")
   if (error instanceof InvalidCommandId)

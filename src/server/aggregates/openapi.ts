@@ -76,10 +76,11 @@ const refused: ReadonlyArray<readonly [status: number, description: string]> = [
   [409, "the aggregate rejected the command; the title is the rejection's tag, and its fields are members"],
   [410, "the stream takes no more events, or the personal data was erased"],
   [412, "the stream does not have the expected version; the ETag has the version it has"],
-  [413, "the body is too large"],
+  [413, "the body is too large, or the command led to more events than one append takes"],
   [415, "the content type or encoding is not supported"],
   [422, "a field is missing or does not fit, or the Idempotency-Key was used for another command"],
   [429, "too many requests at once; send again after Retry-After seconds"],
+  [500, "the store refuses, or the code of the aggregate or of an inline projection failed; see the log of the server"],
   [503, "the store is not available; send again after Retry-After seconds, with the same Idempotency-Key"],
   [504, "the store does not have the events that waitFor names"]
 ]
@@ -130,7 +131,7 @@ const commandPath = (aggregate: Aggregate.Any, name: string) => {
       responses: {
         200: answer("the command was decided and its events are stored; there are none if nothing was to be done"),
         201: answer("the same, and they are the first events of the stream"),
-        ...refusals(400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 429, 503)
+        ...refusals(400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 429, 500, 503)
       }
     }
   }
@@ -153,7 +154,7 @@ const statePath = (aggregate: Aggregate.Any) => ({
         required: ["version", "state"]
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 401, 403, 404, 429, 503, 504)
+      ...refusals(400, 401, 403, 404, 429, 500, 503, 504)
     }
   }
 })
@@ -191,7 +192,7 @@ const streamsPath = (aggregate: Aggregate.Any) => ({
           }
         }
       },
-      ...refusals(400, 401, 403, 404, 503)
+      ...refusals(400, 401, 403, 404, 500, 503)
     }
   }
 })
@@ -229,7 +230,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
         }
       }),
       304: { description: "the client has this version" },
-      ...refusals(400, 401, 403, 404, 429, 503, 504)
+      ...refusals(400, 401, 403, 404, 429, 500, 503, 504)
     }
   }
 })

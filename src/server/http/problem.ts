@@ -113,6 +113,7 @@ export type AggregateCode =
   | "id_mismatch"
   | "version_conflict"
   | "command_reused"
+  | "append_too_large"
   | "stream_closed"
   | "subject_erased"
   | "contended"
