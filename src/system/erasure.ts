@@ -32,7 +32,7 @@ export interface SubjectStreams {
 export interface Erasure extends ErasedSubject {
   readonly aggregates: ReadonlyArray<SubjectStreams>
   /**
-   * The projections with read models that handle events with personal fields and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
+   * The projections with read models that handle events with personal fields, of aggregates that have events about the subject, and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
    * or let them handle the event.
    */
   readonly unaware: ReadonlyArray<string>
@@ -126,23 +126,25 @@ const handlesErasures = ({ handle, sources }: Projection.Any): boolean => {
     (isFunction || Object.hasOwn(given as object, "subject.erased"))
   )
 }
-/** Whether a projection handles events with personal fields; one function handles all events. */
-const readsPersonalData = ({ handle, sources }: Projection.Any): boolean => {
+/** Whether a projection handles events of these aggregates with personal fields; one function handles all events. */
+const readsPersonalData = ({ handle, sources }: Projection.Any, aggregates: ReadonlySet<string>): boolean => {
   const given = givenFor(handle)
   const isHandled = ({ type }: EventType.Any) => typeof given === "function" || Object.hasOwn(given as object, type)
   return (sources as unknown as ReadonlyArray<Aggregate.Any>).some(
-    ({ events, kind }) =>
-      (kind as string) === "aggregate" && events.some((event) => isHandled(event) && hasPersonalFields(event))
+    ({ events, kind, name }) =>
+      (kind as string) === "aggregate" &&
+      aggregates.has(name) &&
+      events.some((event) => isHandled(event) && hasPersonalFields(event))
   )
 }
-/** The projections with read models that handle events with personal fields and do not handle `subject.erased`. */
-const unawareOf = (application: Application.Any): ReadonlyArray<string> => [
+/** The projections with read models that handle events with personal fields of these aggregates and do not handle `subject.erased`. */
+const unawareOf = (application: Application.Any, aggregates: ReadonlySet<string>): ReadonlyArray<string> => [
   ...new Set(
     application.projections
       .map(({ projection }) => projection as Projection.Any)
       .filter((projection) => {
         const hasRows = (projection.writes as ReadonlyArray<Writable>).some(({ kind }) => kind !== "topic")
-        return hasRows && readsPersonalData(projection) && !handlesErasures(projection)
+        return hasRows && readsPersonalData(projection, aggregates) && !handlesErasures(projection)
       })
       .map(({ name }) => name)
   )
@@ -160,7 +162,7 @@ export const eraseSubject = Effect.fnUntraced(function* (context: ErasureContext
   yield* announceErasures(context, reason)
   const found = Map.groupBy(yield* streamsOf(context.sql, subject), ({ aggregate }) => aggregate)
   const aggregates = [...found].map(([aggregate, streams]) => ({ aggregate, streams: streams.length }))
-  return { ...erased, aggregates, unaware: unawareOf(context.application) } satisfies Erasure
+  return { ...erased, aggregates, unaware: unawareOf(context.application, new Set(found.keys())) } satisfies Erasure
 })
 
 /** An event about a subject. */

@@ -93,6 +93,9 @@ test("beside a running dev, erased data is gone at once from states, exports and
   expect(await state(ada)).toMatchObject({ state: { email: "gone" } })
   expect((await register(ada)).status).toBe(410)
   expect(await state("bob")).toMatchObject({ state: { email: "private-bob@example.org" } })
+  // nothing has rows about a person of whom there are no events
+  const unknown = await millrace("erase", "nobody", "--json")
+  expect(JSON.parse(unknown.output)).toMatchObject({ subject: "nobody", keys: 0, aggregates: [], unaware: [] })
   const after = await exported(ada)
   expect(after.map(({ event }) => event["email"] ?? event["note"])).toEqual(["gone", "[erased]"])
 }, 60_000)
@@ -104,6 +107,8 @@ test("on a stopped system subjects are erased, and rebuilt projections have reda
   expect([bob.code, bob.errors]).toEqual([0, ""])
   expect(bob.output).toContain("erased the personal data of bob")
   expect(bob.output).toContain("next: millrace rebuild async_emails, then millrace promote async_emails")
+  // bob has no tickets
+  expect(bob.output).not.toContain("notes")
   expect((await millrace("erase", "bob")).output).toContain("has no personal data that is not erased")
   expect((await millrace("erase", "")).code).not.toBe(0)
   for (const name of ["inline_emails", "async_emails"]) {
