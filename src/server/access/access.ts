@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http"
 import type { Socket } from "node:net"
 import type { FastifyInstance, FastifyRequest, RouteOptions } from "fastify"
-import { headerText, single, tenantHeader } from "../http/parameters.ts"
+import { headerText, tenantHeader } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import type { ApiKeys } from "./api-keys.ts"
 import type { ClientCertificate } from "./certificates.ts"
@@ -145,10 +145,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
 }
 
 /** The tenant that a request names in its header; undefined if it names none. */
-export const namedTenant = ({ headers }: FastifyRequest): string | undefined => {
-  const header = single(headers[tenantHeader], tenantHeader)
-  return header === undefined ? undefined : headerText(header)
-}
+export const namedTenant = ({ headers }: FastifyRequest): string | undefined => headerText(headers, tenantHeader)
 
 /** Why a principal may not name a tenant; undefined if it may. */
 export const tenantProblem = ({ tenant }: Principal, asked: string): Problem | undefined =>

@@ -5,7 +5,7 @@ import type { Expected } from "../../aggregate/event-store.ts"
 import { aggregateHeaders } from "../../log/envelope.ts"
 import { nameProblem, tenantProblem } from "../../log/acceptable.ts"
 import { shown } from "../../text/text.ts"
-import { headerText, single, tenantHeader } from "../http/parameters.ts"
+import { headerText, tenantHeader } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
 
 /** The names of the headers of a request that go on the events. */
@@ -22,7 +22,10 @@ export const etagOf = (version: number): string => `"${version}"`
 const invalid = (header: string, value: string, advice: string): Problem =>
   new Problem(400, "invalid_parameter", `the header ${header} is ${shown(value)}, which names no version`, advice)
 
-/** The version that an ETag names; undefined if it names none. */
+/**
+ * The version that an ETag names; undefined if it names none. A weak one (`W/"7"`) names the same version: proxies that compress answers weaken
+ * their ETags, and a version stands for exactly one state however it is encoded.
+ */
 const versionOf = (etag: string): number | undefined => {
   const [, digits] = /^(?:W\/)?"?(\d{1,15})"?$/.exec(etag.trim()) ?? []
   return digits === undefined ? undefined : Number(digits)
@@ -33,8 +36,8 @@ const versionOf = (etag: string): number | undefined => {
  * expects that it has none. Undefined without these headers. Throws a `Problem` 400 for anything else.
  */
 export const expectedOf = (headers: IncomingHttpHeaders): Expected | undefined => {
-  const match = single(headers["if-match"], "if-match")
-  const noneMatch = single(headers["if-none-match"], "if-none-match")
+  const match = headerText(headers, "if-match")
+  const noneMatch = headerText(headers, "if-none-match")
   if (match !== undefined && noneMatch !== undefined)
     throw new Problem(400, "invalid_parameter", "the request has both If-Match and If-None-Match", "send one of them")
   if (noneMatch !== undefined) {
@@ -57,9 +60,8 @@ const named = (
   name: string,
   problemOf: (text: string) => string | undefined
 ): string | undefined => {
-  const header = single(headers[name], name)
-  if (header === undefined) return undefined
-  const text = headerText(header)
+  const text = headerText(headers, name)
+  if (text === undefined) return undefined
   const problem = problemOf(text)
   if (problem === undefined) return text
   throw new Problem(400, "invalid_parameter", `the header ${name} ${problem}`, "send another value, or leave it out")

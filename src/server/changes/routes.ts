@@ -1,7 +1,7 @@
 // The route that follows a view: `GET /v1/views/NAME/changes`, by server-sent events or a WebSocket.
 import type { FastifyInstance } from "fastify"
 import type { StreamAdder } from "../connection/routes.ts"
-import { single } from "../http/parameters.ts"
+import { headerText } from "../http/parameters.ts"
 import { type ChangeParts, changeOpener } from "./opener.ts"
 
 /** How often journals that nobody follows are ended, in milliseconds. */
@@ -19,7 +19,7 @@ export const changes = (app: FastifyInstance, parts: ChangeParts & { readonly ad
       open({
         name: (request.params as { readonly name: string }).name,
         query: request.query as Readonly<Record<string, unknown>>,
-        last: single(request.headers["last-event-id"], "Last-Event-ID"),
+        last: headerText(request.headers, "last-event-id"),
         principal: request.principal,
         isGone: () => request.raw.destroyed
       }),

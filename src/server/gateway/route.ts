@@ -8,7 +8,7 @@ import type { Catalog, CatalogTopic } from "../http/catalog.ts"
 import { ingest, type IngestParts, type Post } from "./ingest.ts"
 import { commandAdvice } from "./validate.ts"
 import { postSchema } from "../http/openapi.ts"
-import { mediaTypeOf, single, tenantHeader } from "../http/parameters.ts"
+import { headerText, mediaTypeOf, single, tenantHeader } from "../http/parameters.ts"
 import { adviceFor } from "../../text/similar-names.ts"
 import { pressureProblem } from "../http/pressure.ts"
 import { Problem } from "../http/problem.ts"
@@ -158,7 +158,7 @@ export const gateway = (
         minimal,
         request: {
           entry: namedTopic(catalog, single(query["topic"], "topic"), request.principal),
-          version: versionOf(single(request.headers["schema-version"], "schema-version")),
+          version: versionOf(headerText(request.headers, "schema-version")),
           traceparent: trace.traceparent,
           tenant: request.principal.tenant,
           now: Date.now()

@@ -1,5 +1,7 @@
 // Reads what all routes read alike of a request: query parameters, headers that occur once, and the media type of a body. Pure.
 import { isUtf8 } from "node:buffer"
+import type { IncomingHttpHeaders } from "node:http"
+import { aggregateHeaders } from "../../log/envelope.ts"
 import { Problem } from "./problem.ts"
 
 /** The value of a parameter or a header. Throws a `Problem` 400 if it occurs more than once. */
@@ -10,10 +12,37 @@ export const single = (value: unknown, name: string): string | undefined => {
 
 /** The header that names the tenant of a command. */
 export const tenantHeader = "millrace-tenant"
-/** The text of a header. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
-export const headerText = (header: string): string => {
+/** The text of a header that means one value; undefined if the request does not have it. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
+export const headerText = (headers: IncomingHttpHeaders, name: string): string | undefined => {
+  const header = single(headers[name], name)
+  if (header === undefined) return undefined
   const bytes = Buffer.from(header, "latin1")
   return isUtf8(bytes) ? bytes.toString() : header
+}
+
+/** The headers that mean one value. Node joins a header that occurs again, or ignores it, so no route could notice. */
+const onceHeaders: ReadonlySet<string> = new Set([
+  "authorization",
+  "content-encoding",
+  "content-type",
+  "host",
+  "idempotency-key",
+  "if-match",
+  "last-event-id",
+  "schema-version",
+  tenantHeader,
+  ...Object.values(aggregateHeaders)
+])
+/** The problem of a request that has a header twice which means one value. `rawHeaders`: names and values in turn, as they came. */
+export const repeatedHeader = (rawHeaders: ReadonlyArray<string>): Problem | undefined => {
+  const seen = new Set<string>()
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!.toLowerCase()
+    if (seen.has(name) && onceHeaders.has(name))
+      return new Problem(400, "invalid_parameter", `the header ${name} occurs more than once`, `send ${name} once`)
+    seen.add(name)
+  }
+  return undefined
 }
 
 /** Limits of a whole number, and its value if the parameter is missing. */

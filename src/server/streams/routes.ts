@@ -17,7 +17,7 @@ import { beginning, type StreamPositions } from "./position.ts"
 import { knownTopic, readProblem } from "./problems.ts"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
-import { single } from "../http/parameters.ts"
+import { headerText, single } from "../http/parameters.ts"
 import { Tails, type RecordRange } from "./tail.ts"
 
 /** What the routes of topics need. */
@@ -103,7 +103,7 @@ export const streams = (add: StreamAdder, parts: StreamParts): void => {
     const tenant = tenantFor(request, single(query["tenant"], "tenant"))
     const matches = wantsOf(query, topic, fieldsFor(topic))
     const isWhole = isEnvelope(single(query["envelope"], "envelope"))
-    const last = single(request.headers["last-event-id"], "Last-Event-ID") ?? ""
+    const last = headerText(request.headers, "last-event-id") ?? ""
     const asked = last === "" ? (single(query["from"], "from") ?? "latest") : last
     const found = await bounds(topic)
     const vector = await beginning(asked, found, topic, {

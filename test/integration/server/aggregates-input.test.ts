@@ -1,9 +1,10 @@
 // Bad input to the routes of aggregates, and event stores that fail: each is answered by a problem that says what to do.
+import { request } from "node:http"
 import { connect } from "node:net"
 import * as Effect from "effect/Effect"
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest"
 import { EventStoreError, InlineFailed, InlineMissing, TimerGone } from "../../../src/aggregate/errors.ts"
-import { call, opened, startServer } from "../../support/aggregate-http.ts"
+import { type Body, call, newCase, opened, startServer } from "../../support/aggregate-http.ts"
 
 let server: Awaited<ReturnType<typeof startServer>>
 beforeAll(async () => {
@@ -281,6 +282,57 @@ describe("bad input", () => {
   test.each(["alert-case", "alert-case/"])("no id, as in %s, asks for the streams of the aggregate", async (path) => {
     const { body, status } = await call(server, path)
     expect([status, Array.isArray(body.streams)]).toEqual([200, true])
+  })
+
+  test.each([
+    ["Idempotency-Key", ["A", "B"]],
+    ["idempotency-key", ["A", "A"]],
+    ["If-Match", ['"0"', '"0"']],
+    ["millrace-actor", ["ann", "bob"]],
+    ["millrace-correlation", ["a", "b"]],
+    ["millrace-causation", ["a", "b"]],
+    ["millrace-tenant", ["acme", "globex"]],
+    ["Authorization", ["Bearer a", "Bearer b"]],
+    ["Content-Type", ["application/json", "text/plain"]]
+  ])("the header %s twice gets 400, and nothing is stored", async (name, values) => {
+    const path = newCase()
+    const headers = ["host", "127.0.0.1", "connection", "close", "transfer-encoding", "chunked"]
+    if (name !== "Content-Type") headers.push("content-type", "application/json")
+    const answer = await new Promise<{ status: number | undefined; body: Body }>((resolve, reject) => {
+      const sent = request(`${server.url}/v1/aggregates/${path}/commands/open`, {
+        method: "POST",
+        headers: [...headers, ...values.flatMap((value) => [name, value])]
+      })
+      sent.on("error", reject).on("response", async (response) => {
+        const chunks = await response.setEncoding("utf8").toArray()
+        resolve({ status: response.statusCode, body: JSON.parse(chunks.join("")) as Body })
+      })
+      sent.end(JSON.stringify(opened))
+    })
+    expect([answer.status, answer.body.error]).toEqual([
+      400,
+      {
+        code: "invalid_parameter",
+        message: `the header ${name.toLowerCase()} occurs more than once`,
+        try: `send ${name.toLowerCase()} once`
+      }
+    ])
+    expect((await call(server, path)).status).toBe(404)
+  })
+
+  test("a command that leads to more events than one append takes gets 413, and nothing is stored", async () => {
+    const { body, status } = await call(server, "counter/filled/commands/fill", { n: 10_001 })
+    expect([status, body.error]).toEqual([
+      413,
+      {
+        code: "append_too_large",
+        message:
+          'counter "filled": there are 10,001 events; one append takes 10,000 at most; nothing was appended. Divide the work among several commands',
+        try: "ask for less at once, in several commands"
+      }
+    ])
+    expect((await call(server, "counter/filled")).status).toBe(404)
+    expect((await call(server, "counter/filled/commands/fill", { n: 10_000 })).status).toBe(201)
   })
 
   test("a decider that throws gets 500, and says nothing about its inside", async () => {

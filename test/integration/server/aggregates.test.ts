@@ -35,8 +35,13 @@ describe("commands", () => {
     const path = newCase()
     await call(server, `${path}/commands/open`, opened)
     await call(server, `${path}/commands/acknowledge`, { at: 1, by: "ann" })
-    const again = await call(server, `${path}/commands/acknowledge`, { at: 2, by: "ann" })
-    expect([again.status, again.body]).toEqual([200, { version: 2, events: [], repeated: false }])
+    const key = { "idempotency-key": "nothing" }
+    // nothing follows from it, so there is no token
+    for (const repeated of [false, true]) {
+      const again = await call(server, `${path}/commands/acknowledge`, { at: 2, by: "ann" }, key)
+      expect([again.status, again.body]).toEqual([200, { version: 2, events: [], repeated }])
+      expect(again.headers.get("millrace-token")).toBe(null)
+    }
   })
 
   test("a command without fields needs no body, and its name may have a dot", async () => {
@@ -105,6 +110,28 @@ describe("commands", () => {
     await call(server, `${path}/commands/open`, opened, { "if-none-match": "*" })
     const { status } = await call(server, `${path}/commands/escalate`, { at: 2 }, { "if-match": match })
     expect(status).toBe(200)
+  })
+
+  test("headers in UTF-8 and in Latin-1 are read alike, whichever they are", async () => {
+    const path = newCase()
+    const utf8 = (text: string) => Buffer.from(text).toString("latin1")
+    await call(server, `${path}/commands/open`, opened, {
+      "idempotency-key": utf8("Schlüssel 😀"),
+      "millrace-actor": "Jörg",
+      "millrace-correlation": utf8("Jörg"),
+      "millrace-causation": utf8("Größe"),
+      "millrace-tenant": utf8("Österreich")
+    })
+    const [event] = await Effect.runPromise(Stream.runCollect(server.store.read("alert-case", path.split("/")[1]!)))
+    expect(event).toMatchObject({
+      tenant: "Österreich",
+      headers: {
+        "millrace-actor": "Jörg",
+        "millrace-correlation": "Jörg",
+        "millrace-causation": "Größe",
+        "millrace-command": "Schlüssel 😀"
+      }
+    })
   })
 
   test("the events have the trace, the actor, the correlation and the tenant of the request", async () => {
