@@ -1,11 +1,18 @@
 // The public names of Millrace: everything that `import … from "millrace"` can name.
 export { SubjectErased, SubjectKeysError } from "./erasure/errors.ts"
 export { SubjectKeys, type ErasedSubject } from "./erasure/subject-keys.ts"
-export { Aggregate, type ExecuteError, type ExecuteOptions, type HistoryEvent } from "./aggregate/aggregate.ts"
+export {
+  Aggregate,
+  type Archived,
+  type ExecuteError,
+  type ExecuteOptions,
+  type HistoryEvent
+} from "./aggregate/aggregate.ts"
 export type { DecideWithinOptions, DecisionWithin } from "./aggregate/boundary.ts"
 export type { Executed } from "./aggregate/chain.ts"
 export type { CommandContext } from "./aggregate/command.ts"
 export {
+  AppendTooLarge,
   BoundaryMoved,
   CommandReused,
   EventStoreError,

@@ -36,8 +36,8 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["system/dead-letters"],
   ["server/http"],
   ["server/access", "server/connection"],
-  ["server/gateway", "server/streams", "server/aggregates", "server/views", "server/operations", "server/console"],
-  ["server/changes"],
+  ["server/gateway", "server/streams", "server/aggregates", "server/views", "server/console"],
+  ["server/changes", "server/operations"],
   ["server"],
   ["cli"]
 ]

@@ -177,7 +177,34 @@ const history = <S, Ev, Cmd>(
     )
   )
 
-/** Declares aggregates (`make`), runs commands on them (`execute`), decides over tags (`decideWithin`) and reads their streams (`load`, `history`). */
+/** What `archive` did. */
+export interface Archived {
+  /** The stream's version, which is its last. */
+  readonly version: number
+  /** Whether the stream took no more events before. */
+  readonly repeated: boolean
+}
+const archive = (
+  { name }: Model.Aggregate.Any,
+  id: string
+): Effect.Effect<Archived, InvalidStream | EventStoreError, EventStore> =>
+  Effect.gen(function* () {
+    const store = yield* EventStore
+    const load = store
+      .load(name, id, { limit: 1 })
+      // those of a load that asks what a command was answered
+      .pipe(Effect.catchTags({ CommandReused: Effect.die, InvalidCommandId: Effect.die }))
+    const before = yield* load
+    if (before.closed !== undefined) return { version: before.version, repeated: true }
+    yield* store.archive(name, id)
+    // a command may have been appended before the stream was closed
+    return { version: (yield* load).version, repeated: false }
+  })
+
+/**
+ * Declares aggregates (`make`), runs commands on them (`execute`), decides over tags (`decideWithin`), reads their streams (`load`, `history`) and
+ * closes them (`archive`).
+ */
 export const Aggregate = {
   ...Model.Aggregate,
   /**
@@ -233,5 +260,15 @@ export const Aggregate = {
    * The events of a stream, forwards or backwards, read in pages: with their versions, times, ids and headers. Fails with `UnreadableEvent` at
    * an event that the declarations do not fit.
    */
-  history
+  history,
+  /**
+   * Archives a stream: commands that would append to it fail with `StreamClosed` from then on, in all processes. Its events stay, are read as
+   * before, and commands that were answered get their answers again. It cannot be undone, and may be called again. An id without events takes
+   * none afterwards.
+   *
+   * ```ts
+   * const { version } = yield* Aggregate.archive(Flight, "LX40")
+   * ```
+   */
+  archive
 }

@@ -1,9 +1,10 @@
-// Runs `millrace aggregate send|list|show|events`: the same code as the server's routes, on the event store of the system.
+// Runs `millrace aggregate send|list|show|events|archive`: the same code as the server's routes, on the event store of the system.
 import { userInfo } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Aggregate } from "../aggregate/aggregate.ts"
 import {
+  AppendTooLarge,
   CommandReused,
   InlineFailed,
   InlineMissing,
@@ -20,6 +21,7 @@ import { aggregateHeaders } from "../log/envelope.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openEventStore } from "../system/open-event-store.ts"
+import { archiveKnown } from "../server/aggregates/archive.ts"
 import { rejectionOf } from "../server/aggregates/answers.ts"
 import { aggregatesByName, assertCommand, knownAggregate } from "../server/aggregates/catalog.ts"
 import { commandJson, commandOf } from "../server/aggregates/command.ts"
@@ -116,6 +118,7 @@ const asRefused = (error: unknown): unknown => {
     )
   if (error instanceof InlineFailed || error instanceof InlineMissing)
     return new CommandFailed({ message: error.message, exitCode: 1 })
+  if (error instanceof AppendTooLarge) return refused(error.message)
   return error instanceof StreamClosed || error instanceof SubjectErased ? refused(error.message) : error
 }
 const refused = (message: string, advice?: string) =>
@@ -288,3 +291,19 @@ const eventsTable = (events: ReadonlyArray<EventJson>): string =>
       return [version, new Date(appended_at).toISOString(), type, JSON.stringify(fields), actor]
     })
   )
+
+/** Archives a stream, and prints what was done. */
+export const archive = Effect.fnUntraced(function* (flags: TargetFlags) {
+  const { id, json } = flags
+  const { aggregate, application } = yield* targetOf(flags)
+  const found = yield* Effect.mapError(onStore(application, flags, archiveKnown(aggregate, id)), asRefused)
+  if (found === undefined) return yield* noEvents(flags)
+  const { repeated, version } = found
+  const done = repeated ? "was archived before" : "is archived"
+  yield* print(
+    json
+      ? JSON.stringify(found)
+      : `${aggregate.name} ${id} ${done}, at version ${version}: it takes no more events, and those it has stay`
+  )
+  return 0
+})

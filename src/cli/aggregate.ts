@@ -152,8 +152,21 @@ const events = Command.make(
   ])
 )
 
-/** `millrace aggregate send|list|show|events`. */
+const archive = Command.make("archive", { ...target, json }, (flags) =>
+  runToExitCode(
+    Effect.flatMap(actions, (module) => module.archive({ ...flags, config: Option.getOrUndefined(flags.config) }))
+  )
+).pipe(
+  Command.withDescription(
+    "Archive a stream: it takes no more events, and its events stay. It cannot be undone. Exits with 1 if it has no events"
+  ),
+  Command.withExamples([{ command: "millrace aggregate archive account acc-1", description: "Close one stream" }])
+)
+
+/** `millrace aggregate send|list|show|events|archive`. */
 export const aggregate = Command.make("aggregate").pipe(
-  Command.withDescription("Send commands to aggregates, list their streams, and show their states and events"),
-  Command.withSubcommands([send, list, show, events])
+  Command.withDescription(
+    "Send commands to aggregates, list their streams, show their states and events, and archive them"
+  ),
+  Command.withSubcommands([send, list, show, events, archive])
 )

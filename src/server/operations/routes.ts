@@ -1,5 +1,6 @@
 // The routes of operations, `/v1/operations/…`: what the commands of the command line do, for the scope `operate`.
 import type { FastifyInstance } from "fastify"
+import { aggregates } from "./aggregates.ts"
 import { deadLetters } from "./dead-letters.ts"
 import { history } from "./history.ts"
 import { Jobs } from "./jobs.ts"
@@ -18,4 +19,5 @@ export const operations = (app: FastifyInstance, given: Omit<OperationParts, "jo
   deadLetters(app, parts)
   projections(app, parts)
   timers(app, parts)
+  aggregates(app, parts)
 }

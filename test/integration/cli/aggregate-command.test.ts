@@ -117,6 +117,39 @@ test("after kill -9 of the process, the same Idempotency-Key gets the same answe
   expect(await post("o-2", "place", { customer: "bob", cents: 5 }, key)).toMatchObject({ status: 422 })
 })
 
+test("archive closes a stream for the running dev, may be repeated, and refuses an id without events", async () => {
+  await post("o-9", "place", { customer: "ann", cents: 5 })
+  const first = await aggregate("archive", "order", "o-9")
+  expect(first).toMatchObject({
+    code: 0,
+    errors: "",
+    output: "order o-9 is archived, at version 1: it takes no more events, and those it has stay\n"
+  })
+  expect(await aggregate("archive", "order", "o-9", "--json")).toMatchObject({
+    code: 0,
+    output: '{"version":1,"repeated":true}\n'
+  })
+  expect(await post("o-9", "pay", { method: "card" })).toMatchObject({
+    status: 410,
+    body: { error: { code: "stream_closed" } }
+  })
+  expect(await aggregate("send", "order", "o-9", "pay", "method=card")).toMatchObject({
+    code: 3,
+    errors: 'millrace: order "o-9" is archived and takes no more events; use another id\n'
+  })
+  const none = { code: 1, errors: "millrace: order o-10 has no events\n" }
+  expect(await aggregate("archive", "order", "o-10")).toMatchObject(none)
+  const archive = (id: string) => fetch(`${dev.url}/v1/operations/aggregates/order/${id}/archive`, { method: "POST" })
+  expect([(await archive("o-10")).status, (await archive("a%00")).status]).toEqual([404, 400])
+  expect((await post("o-10", "place", { customer: "ann", cents: 5 })).status).toBe(201)
+  const archived = await archive("o-10")
+  expect([archived.status, await archived.json()]).toEqual([
+    200,
+    { command: "millrace aggregate archive order o-10", version: 1, repeated: false }
+  ])
+  expect((await post("o-10", "pay", { method: "card" })).status).toBe(410)
+})
+
 test("on a stopped system, the commands start the database and find everything", async () => {
   dev.process.kill("SIGTERM")
   expect(await Effect.runPromise(dev.ended)).toBe(0)

@@ -375,5 +375,6 @@ test("only a credential with the scope operate and without a tenant may use them
     expect((await call(path, undefined, "mr_eve")).status, path).toBe(403)
     expect((await call(path, undefined, "mr_nobody")).status, path).toBe(401)
   }
-  expect((await call("projections/accounts/promote", {}, "mr_eve")).status).toBe(403)
+  for (const path of ["projections/accounts/promote", "aggregates/account/a/archive"])
+    for (const key of ["mr_bob", "mr_eve"]) expect((await call(path, {}, key)).status, path).toBe(403)
 })

@@ -20,6 +20,19 @@ import {
   withStore
 } from "../../support/wallet.ts"
 
+test("an archived stream takes no more events, keeps those it has, and answers again what it answered", async () => {
+  const store = memoryStore()
+  const run = withStore(store)
+  const first = await run(execute(deposit(5), { commandId: "k" }))
+  expect(await run(Aggregate.archive(Wallet, "w"))).toEqual({ version: 1, repeated: false })
+  expect(await run(Aggregate.archive(Wallet, "w"))).toEqual({ version: 1, repeated: true })
+  expect(await failsWith(store)(execute(deposit(1)))).toMatchObject({ _tag: "StreamClosed", reason: "archived" })
+  expect(await run(execute(deposit(5), { commandId: "k" }))).toEqual({ ...first, repeated: true })
+  expect(await run(Aggregate.load(Wallet, "w"))).toEqual({ version: 1, state: { cents: 5, events: 1 } })
+  expect(await run(Aggregate.archive(Wallet, "none"))).toEqual({ version: 0, repeated: false })
+  expect(await failsWith(store)(Aggregate.archive(Wallet, "a\0"))).toBeInstanceOf(InvalidStream)
+})
+
 describe("a command", () => {
   test("appends the events it decides, and answers with them, the version and their position", async () => {
     const store = memoryStore()
@@ -192,7 +205,8 @@ describe("commands of one stream", () => {
     const versions = await withStore(store)(
       Effect.gen(function* () {
         const first = yield* Effect.forkChild(execute(deposit(1)))
-        yield* Effect.sleep(5)
+        // its chain has begun, so that the others wait for the next one
+        while (store.calls.length === 0) yield* Effect.sleep(1)
         const second = yield* Effect.forkChild(execute(deposit(2)))
         const third = yield* Effect.forkChild(execute(deposit(3)))
         yield* Effect.sleep(5)
