@@ -44,8 +44,9 @@ const Credential = ({ error, onClose }) => {
     <h2>Who looks?</h2>
     <${Problem} error=${error} />
     <p>
-      This server asks for a credential. Create a key with
-      <code>npx millrace keys create NAME --scopes read,operate</code>, and paste it here. It stays in this tab.
+      This server asks for a credential. Create a key with${" "}<code
+        >npx millrace keys create NAME --scopes read,operate</code
+      >, and paste it here. It stays in this tab.
     </p>
     <label class="field"
       ><span>API key or token</span
@@ -62,6 +63,14 @@ const Credential = ({ error, onClose }) => {
     </div>
   </form>`
 }
+
+/** What an address shows that no page has. */
+const Unknown = ({ name }) =>
+  html`<header class="head"><h1>There is no page ${shortened(name, 60)}</h1></header>
+    <p>The address may be cut off, or from another version of the console. These are its pages:</p>
+    <ul class="bare">
+      ${Object.entries(pages).map(([one, { title }]) => html`<li key=${one}><a href=${linkTo(one)}>${title}</a></li>`)}
+    </ul>`
 
 /** What a process that has not started yet waits for. */
 const Starting = () => {
@@ -188,9 +197,10 @@ const App = () => {
   const key = useCredential()
   const [asks, setAsks] = useState(false)
   const main = useRef()
-  const name = Object.hasOwn(pages, route.path[0]) ? route.path[0] : home
+  const name = route.path[0] === "" ? home : route.path[0]
+  const isKnown = Object.hasOwn(pages, name)
   const { error, isRefused, isStarting } = useServer()
-  const parts = [pages[name].title, ...(name === route.path[0] ? route.path.slice(1) : [])]
+  const parts = isKnown ? [pages[name].title, ...route.path.slice(1)] : ["No such page"]
   useEffect(() => globalThis.scrollTo(0, 0), [parts.join("/")])
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}
       >To the content</a
@@ -209,7 +219,9 @@ const App = () => {
                 error=${key === undefined ? undefined : error}
                 onClose=${isRefused ? undefined : () => setAsks(false)}
               />`
-            : html`<${Page} key=${`${name} ${key ?? ""}`} name=${name} route=${route} />`
+            : !isKnown
+              ? html`<${Unknown} name=${name} />`
+              : html`<${Page} key=${`${name} ${key ?? ""}`} name=${name} route=${route} />`
         }
       </main>
       <${ActionHost} />

@@ -51,6 +51,17 @@ export const time = (at) => {
   const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`
   return `${day} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`
 }
+/**
+ * A time that was typed or copied from a page, as the API takes it: `2026-11-30 12:20:00.000` is in the zone that times are shown in. What is no such time
+ * stays as it is.
+ */
+export const instantOf = (text) => {
+  const typed = /^\s*(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?\s*(UTC|Z)?\s*$/.exec(text)
+  if (typed === null) return text
+  const [, day, clock = "00:00", utc] = typed
+  const date = new Date(`${day}T${clock}${utc || isUtc() ? "Z" : ""}`)
+  return Number.isNaN(date.getTime()) ? text : date.toISOString()
+}
 /** The zone that times are shown in. */
 export const zone = () => (isUtc() ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone)
 /**

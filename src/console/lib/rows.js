@@ -1,5 +1,5 @@
 // A page of rows in other forms: the SQL that reads it, and files of it. Pure.
-import { shellWord } from "./format.js"
+import { instantOf, shellWord } from "./format.js"
 
 /** The parameters of the address that are the console's own, and no filters. */
 export const columnsParameter = "~columns"
@@ -26,6 +26,14 @@ export const operatorsOf = (type = "text") => {
     return operators.filter((one) => one !== "prefix")
   return ["null"]
 }
+
+/** What was typed as the value of a filter, as the parameter: times as the API takes them. */
+export const valueFor = (type, operator, text) =>
+  !type.startsWith("timestamp") || operator === "null"
+    ? text
+    : operator === "in"
+      ? text.split(",").map(instantOf).join(",")
+      : instantOf(text)
 
 const quoted = (name) => `"${name.replaceAll('"', '""')}"`
 /** A literal: `E''` where the text has a backslash, so that it means the same whatever the server's settings are. */

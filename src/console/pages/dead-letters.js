@@ -1,6 +1,6 @@
 // Dead letters: by error with root causes first, one with its payload and trace, and what can be decided about them.
 import { curlOf, parseJson, useGet, withQuery } from "../lib/api.js"
-import { counted, number } from "../lib/format.js"
+import { counted, number, shortened } from "../lib/format.js"
 import {
   base,
   bodyOf,
@@ -14,6 +14,7 @@ import {
 } from "../lib/dead-letters.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
+import { KeyLink } from "../parts/record.js"
 import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 
 const statuses = { parked: "bad", skipped: "warn", retrying: "warn", retried: "good", discarded: "quiet" }
@@ -189,6 +190,15 @@ const Group = ({ group, reload }) => {
   </section>`
 }
 
+/** A filter in words. */
+const titleOf = ({ error, kind, status, ...rest }) => {
+  const parts = Object.entries(rest).map(([name, value]) =>
+    name === "since" ? `since ${value}` : `${name} ${shortened(value, 60)}`
+  )
+  const states = status === undefined ? "Open" : status.includes(",") ? "All" : status
+  const what = `${states[0].toUpperCase()}${states.slice(1)} dead letters${kind === undefined ? "" : ` of a ${kind}`}`
+  return [what, ...(error === undefined ? [] : [`error ${shortened(error, 60)}`]), ...parts].join(", ")
+}
 const List = ({ query }) => {
   const { after, ...filter } = query
   const page = useGet(withQuery(base, { ...query, limit: "50" }), { every: after === undefined ? 5_000 : undefined })
@@ -200,7 +210,7 @@ const List = ({ query }) => {
   const total = groups.data?.groups.reduce((sum, { count }) => sum + count, 0)
   return html`<section class="card">
     <div class="row spread">
-      <h2>${flagsOf(filter)}</h2>
+      <h2>${titleOf(filter)}</h2>
       <span class="quiet"
         >${total !== undefined && `${groups.data.partial ? "more than " : ""}${counted(total, "dead letter")}`}</span
       >
@@ -273,9 +283,9 @@ const Rows = ({ found, selected, setSelected }) => {
       {
         name: "key",
         cell: ({ key }) =>
-          isKey(key) ? html`<a href=${linkTo(["entity", key])}>${key}</a>` : html`<span class="quiet">none</span>`
+          isKey(key) ? html`<${KeyLink} value=${key} most=${48} />` : html`<span class="quiet">none</span>`
       },
-      { name: "error", cell: ({ error, message }) => html`<strong>${error}</strong> ${message}` },
+      { name: "error", cell: ({ error, message }) => html`<strong>${error}</strong> ${shortened(message, 160)}` },
       { name: "attempts", numeric: true },
       { name: "failed_at", label: "failed", cell: ({ failed_at: at }) => html`<${Time} at=${at} />` }
     ]}

@@ -113,8 +113,7 @@ const Unread = ({ events: { more, sources } }) =>
       ({ partition, searched, topic }) =>
         html`<p key=${topic} class="row">
           <span class="quiet"
-            >${topic}:
-            ${searched > 0 ? `looked at the newest ${counted(searched, "position")} of partition ${partition}` : "there are earlier events"}.</span
+            >${topic}:${" "}${searched > 0 ? `looked at the newest ${counted(searched, "position")} of partition ${partition}` : "there are earlier events"}.</span
           >
           <button type="button" class="small" onClick=${() => more(topic)}>Look further back</button>
         </p>`

@@ -21,7 +21,7 @@ const columnsOf = (topic, query) => {
     },
     { name: "appended_at", label: "stored", cell: (record) => html`<${Time} at=${record.appended_at} />` },
     { name: "type", cell: ({ value }) => typeOf(value) },
-    { name: "key", cell: ({ key }) => html`<${KeyLink} value=${key} />` },
+    { name: "key", cell: ({ key }) => html`<${KeyLink} value=${key} most=${48} />` },
     { name: "tenant", cell: ({ tenant }) => tenant ?? "" },
     { name: "event_time", label: "event time", cell: (record) => html`<${Time} at=${record.event_time} />` },
     {
@@ -161,8 +161,7 @@ const AllPartitions = ({ query, set, topic }) => {
         const next = before === undefined || before !== from ? before : new Date(oldest).toISOString()
         return html`<p role="status" class="quiet">
             ${counted(partitions, "partition")}, by the time at which records were
-            stored${from ? html`, before <${Time} at=${from} />` : ""}.
-            ${isCut && (type || tenant) ? " The search ended at its limit in some of them: choose a partition to look further." : ""}
+            stored${from ? html`, before <${Time} at=${from} />` : ""}.${isCut && (type || tenant) ? " The search ended at its limit in some of them: choose a partition to look further." : ""}
           </p>
           ${
             records.length === 0

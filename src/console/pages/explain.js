@@ -205,6 +205,7 @@ const keyOf = (view, query) =>
 const Form = ({ query, views }) => {
   const view = views.find(({ name }) => name === query.table) ?? views[0]
   const [texts, setTexts] = useState(query)
+  useEffect(() => setTexts(query), [JSON.stringify(query)])
   const submit = (event) => {
     event.preventDefault()
     go(linkTo("explain", { table: view.name, ...Object.fromEntries(view.key.map((name) => [name, texts[name]])) }))

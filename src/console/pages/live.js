@@ -145,12 +145,7 @@ const Page = ({ query, topics, views }) => {
         ${isPaused ? "Go on" : "Pause"}
       </button>
     </div>
-    <${FilterForm}
-      columns=${source.columns?.map(({ name }) => name)}
-      prefix=${isTopic ? "value." : ""}
-      filters=${filters}
-      set=${set}
-    />
+    <${FilterForm} columns=${source.columns} prefix=${isTopic ? "value." : ""} filters=${filters} set=${set} />
     <section class="card">
       <${Following}
         key=${path}

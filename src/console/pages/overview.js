@@ -1,7 +1,7 @@
 // The overview: what the application is, what comes in and goes out, how long it takes, what is wrong, and the command that fixes it.
 import { useGet } from "../lib/api.js"
 import { counted, duration, number } from "../lib/format.js"
-import { html, useMemo } from "../lib/html.js"
+import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { useRates } from "../lib/rates.js"
 import { linkTo } from "../lib/router.js"
 import { listed, sentenceOf } from "../lib/sentence.js"
@@ -313,8 +313,8 @@ const Restricted = ({ error }) => {
         const types = all.filter(({ written_by: by }) => by.length === 0).flatMap(({ types: own }) => own ?? [])
         const names = views.data?.views.map(({ name }) => name) ?? []
         return html`<p class="sentence">
-          This application
-          ${types.length > 0 ? `takes ${listed(types)} events` : "has no topics that take events"}${names.length > 0 ? `, and your credential reads ${listed(names)}` : ""}.
+          This
+          application${" "}${types.length > 0 ? `takes ${listed(types)} events` : "has no topics that take events"}${names.length > 0 ? `, and your credential reads ${listed(names)}` : ""}.
         </p>`
       }}
     <//>
@@ -324,15 +324,22 @@ const Restricted = ({ error }) => {
     <section class="card">
       <h2>The system</h2>
       <${Problem} error=${error} />
-      <p>Rates, delays and problems need a key of the whole system with the scope <code>operate</code>:</p>
-      <${Command} text="npx millrace keys create NAME --scopes read,operate" />
+      <p>Rates, delays and problems need a key of the whole system with the scope <code>operate</code>.</p>
     </section>`
 }
 
+/** How long two readings are apart: the first two are close, so that there are rates at once. */
+const apart = { first: 700, later: 2_000 }
+
 export default () => {
-  const status = useGet("/v1/operations/status", { every: 2_000 })
+  const [every, setEvery] = useState(apart.first)
+  useEffect(() => {
+    const timer = setTimeout(() => setEvery(apart.later), 2 * apart.first)
+    return () => clearTimeout(timer)
+  }, [])
+  const status = useGet("/v1/operations/status", { every })
   const application = useGet("/v1/operations/application")
-  const topicList = useGet("/v1/operations/topics", { every: 2_000 })
+  const topicList = useGet("/v1/operations/topics", { every })
   const views = useGet("/v1/views")
   const parts = [application, topicList, views, status]
   const all = {

@@ -9,7 +9,7 @@ import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
 import { Findings } from "../parts/findings.js"
 
-const box = { width: 172, height: 46, gap: 16, between: 100 }
+const box = { width: 164, height: 46, gap: 16, between: 96 }
 const clipped = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 const at = ({ column, row }) => ({
   x: column * (box.width + box.between) + 1,
@@ -28,19 +28,44 @@ const pathOf = (from, to, isBack) => {
   return `M${x1} ${y1} C${x1 + 40} ${y1} ${x1 + 40} ${low} ${x1 - 20} ${low} L${x2 + 20} ${low} C${x2 - 40} ${low} ${x2 - 40} ${y2} ${x2} ${y2}`
 }
 
-const Line = ({ edge: { from, isBack, kind, label, state, to, waits }, isActive, nodes }) => {
+/** How high a label with its second line is. */
+const labelHeight = 30
+/**
+ * Where the label of each line stands: on the line itself, in the gap between the columns at the end where fewer lines meet, and not on another label.
+ */
+const labelPlaces = (edges, nodes) => {
+  const count = (end, id) => edges.filter((edge) => edge[end] === id).length
+  const taken = []
+  return edges.map(({ from, isBack, label, to, waits }) => {
+    if (!label && !waits) return undefined
+    const [a, b] = [at(nodes.get(from)), at(nodes.get(to))]
+    const [x1, y1, x2, y2] = [a.x + box.width, a.y + box.height / 2, b.x, b.y + box.height / 2]
+    const isNearStart = isBack || x2 <= x1 || count("to", to) >= count("from", from)
+    const x = isNearStart ? x1 + box.between / 2 : x2 - box.between / 2
+    let y = y1
+    if (!isBack && x2 - x1 <= box.between) y = (y1 + y2) / 2
+    else if (!isNearStart) y = y2
+    while (taken.some((one) => Math.abs(one.x - x) < box.between && Math.abs(one.y - y) < labelHeight)) y += 4
+    taken.push({ x, y })
+    return { x, y }
+  })
+}
+const Line = ({ edge: { from, isBack, kind, state, to }, isActive, nodes }) => {
   const [a, b] = [nodes.get(from), nodes.get(to)]
-  const end = at(b)
   return html`<g class=${`edge ${kind.replaceAll(" ", "-")} ${state ?? ""} ${isActive ? "active" : ""}`}>
     <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)" />
-    ${label && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 - 7} text-anchor="end">${label}</text>`}
-    ${waits && html`<text class="quiet" x=${end.x - 12} y=${end.y + box.height / 2 + 15} text-anchor="end">${clipped(waits, 18)}</text>`}
   </g>`
 }
+/** What is at a line: its rate above it, and what waits below it. */
+const LineLabel = ({ edge: { label, waits }, place: { x, y } }) =>
+  html`<g class="edge">
+    ${label && html`<text class="quiet" x=${x} y=${y - 4} text-anchor="middle">${label}</text>`}
+    ${waits && html`<text class="quiet" x=${x} y=${y + 13} text-anchor="middle">${clipped(waits, 17)}</text>`}
+  </g>`
 const Box = ({ node, onActive }) => {
   const { href, id, isFollower, kind, label, note, reason, state } = node
   const { x, y } = at(node)
-  const [name, more] = [clipped(label), clipped(note, 25)]
+  const [name, more] = [clipped(label, 21), clipped(note, 24)]
   const set = () => onActive(id)
   const unset = () => onActive(undefined)
   // what is seen, then what is cut off or not seen
@@ -85,10 +110,13 @@ const Graph = ({ edges, nodes }) => {
   const lines = layout.edges.map((edge) =>
     Object.assign({}, edge, numbers.get(`${edge.from}\n${edge.to}\n${edge.kind}`))
   )
-  const width = layout.columns * (box.width + box.between) - box.between + 2
+  const places = labelPlaces(lines, byId)
+  // a line that closes a circle bends around the boxes at both ends
+  const margin = lines.some(({ isBack }) => isBack) ? 44 : 0
+  const width = layout.columns * (box.width + box.between) - box.between + 2 + 2 * margin
   const height = Math.max(...shown.map(({ row }) => row + 1)) * (box.height + box.gap) + 8
   return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
-      <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`}>
+      <svg width=${width} height=${height} viewBox=${`${-margin} 0 ${width} ${height}`}>
         <defs>
           <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
             <path d="M0 0 L8 4 L0 8 z" />
@@ -103,6 +131,7 @@ const Graph = ({ edges, nodes }) => {
               isActive=${active === edge.from || active === edge.to}
             />`
         )}
+        ${lines.map((edge, i) => places[i] && html`<${LineLabel} key=${`${edge.from} ${edge.to} ${edge.kind}`} edge=${edge} place=${places[i]} />`)}
         ${shown.map((node) => html`<${Box} key=${node.id} node=${node} onActive=${setActive} />`)}
       </svg>
     </div>
@@ -232,9 +261,12 @@ const Pipeline = ({ application, query, status, topics, windows }) => {
             ${
               as === "graph" &&
               html`<p class="legend quiet">
-                <span class="key reads"></span> records and messages <span class="key looks-up"></span> lookups
-                <span class="key sends-commands-to"></span> commands <span class="key follows"></span> a build that
-                follows
+                ${[
+                  ["reads", "records and messages"],
+                  ["looks-up", "lookups"],
+                  ["sends-commands-to", "commands"],
+                  ["follows", "a build that follows"]
+                ].map(([kind, text]) => html`<span key=${kind} class=${`key ${kind}`}></span><span>${text}</span>`)}
               </p>`
             }
           </section>`

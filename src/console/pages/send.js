@@ -95,33 +95,35 @@ const OneEvent = ({ document, initial, onSent, shape }) => {
     ${
       state.result &&
       html`<p role="status" class="note-box ok">
-        The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}.
-        <a href=${recordLink(state.result)}>See it</a>
+        The log has it: ${topic}, partition ${partition}, position
+        ${position}${id === undefined ? "" : `, id ${id}`}.${" "}<a href=${recordLink(state.result)}>See it</a
+        >${id !== undefined && " An event with this id again would be in the log twice; a projection with dedupe ignores the second."}
       </p>`
     }
     ${form.body !== undefined && commandsOf(path, form.body)}
   </form>`
 }
 
-const nonEmpty = (text) => text.split("\n").filter((line) => line.trim() !== "")
+/** The lines that have something, with their numbers in the text. */
+const nonEmpty = (text) => text.split("\n").flatMap((line, i) => (line.trim() === "" ? [] : [{ line, at: i + 1 }]))
 /** Events as lines of JSON. */
 const ManyEvents = ({ topics }) => {
   const [text, setText] = useState("")
   const [topic, setTopic] = useState("")
   const [state, setState] = useState({})
   const lines = nonEmpty(text)
-  const faults = lines.flatMap((line, i) => {
+  const faults = lines.flatMap(({ at, line }) => {
     try {
       const value = parseJson(line)
       return typeof value === "object" && value !== null && !Array.isArray(value)
         ? []
-        : [`line ${i + 1} is no JSON object`]
+        : [`line ${at} is no JSON object`]
     } catch (error) {
-      return [`line ${i + 1} is no JSON: ${error.message}`]
+      return [`line ${at} is no JSON: ${error.message}`]
     }
   })
   const path = pathOf(topic)
-  const body = `${lines.join("\n")}\n`
+  const body = lines.map(({ line }) => `${line}\n`).join("")
   const submit = async (event) => {
     event.preventDefault()
     setState({ isSending: true })
@@ -135,7 +137,7 @@ const ManyEvents = ({ topics }) => {
         const { code, message, try: advice } = answer.body.error
         return setState({ error: { code, message, advice } })
       }
-      setState({ answer: answer.body })
+      setState({ answer: answer.body, at: lines.map(({ at }) => at) })
     } catch (error) {
       setState({ error })
     }
@@ -167,11 +169,11 @@ const ManyEvents = ({ topics }) => {
       </button>
       ${faults.length > 0 && html`<span class="quiet">The other lines are sent all the same; each gets its own answer.</span>`}
     </div>
-    <${Problem} error=${state.error} /> ${state.answer && html`<${Results} answer=${state.answer} />`}
+    <${Problem} error=${state.error} /> ${state.answer && html`<${Results} answer=${state.answer} at=${state.at} />`}
     ${lines.length > 0 && lines.length <= 5 ? commandsOf(path, body, "application/x-ndjson") : html`<${Command} label="request" text=${`${curlOf("POST", path, { headers: { "content-type": "application/x-ndjson" } })} --data-binary @FILE`} />`}
   </form>`
 }
-const Results = ({ answer: { accepted, rejected, results } }) => {
+const Results = ({ answer: { accepted, rejected, results }, at }) => {
   const refused = results.filter(({ status }) => status === "rejected")
   const last = results.findLast(({ status }) => status === "accepted")
   return html`<p role="status" class=${`note-box ${rejected === 0 ? "ok" : ""}`}>
@@ -184,7 +186,7 @@ const Results = ({ answer: { accepted, rejected, results } }) => {
         rows=${refused.slice(0, 100)}
         keyOf=${({ error }) => error.index}
         columns=${[
-          { name: "line", numeric: true, cell: ({ error }) => error.line ?? error.index + 1 },
+          { name: "line", numeric: true, cell: ({ error }) => at[error.index] ?? error.line },
           { name: "code", cell: ({ error }) => html`<code>${error.code}</code>` },
           { name: "path", label: "field", cell: ({ error }) => error.path ?? "" },
           {

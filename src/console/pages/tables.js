@@ -1,9 +1,9 @@
 // Tables, windows and views: rows in pages, filtered and ordered by the server. Read-only.
 import { curlOf, useGet, withQuery } from "../lib/api.js"
-import { counted } from "../lib/format.js"
+import { counted, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { columnsParameter, fileOf, filtersOf, operatorsOf, sqlCommand, sqlOf } from "../lib/rows.js"
+import { columnsParameter, fileOf, filtersOf, operatorsOf, sqlCommand, sqlOf, valueFor } from "../lib/rows.js"
 import { Cell, isNumber, isTime } from "../parts/cell.js"
 import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
 
@@ -44,7 +44,7 @@ const labels = {
   null: "is null"
 }
 const hintOf = (type = "", operator) =>
-  operator === "in" ? "values with commas between" : isTime(type) ? "2026-01-31T12:00:00Z, or epoch milliseconds" : type
+  operator === "in" ? "values with commas between" : isTime(type) ? `as in the table, in ${zone()}` : type
 /** The input of a filter's value, by the column's type. */
 const ValueInput = ({ onValue, operator, type, value }) => {
   const set = (event) => onValue(event.target.value)
@@ -71,10 +71,11 @@ const Filters = ({ query, set, view: { columns } }) => {
   const chosen = possible.includes(operator) ? operator : possible[0]
   const isFlag = chosen === "null" || type === "boolean"
   const given = isFlag && value !== "false" ? "true" : value
+  const parameter = valueFor(type, chosen, given)
   const add = (event) => {
     event.preventDefault()
     // an empty parameter would be left out of the address: an empty text is one of a list
-    set(given === "" ? { [`${column}.in`]: '[""]', after: "" } : { [`${column}.${chosen}`]: given, after: "" })
+    set(given === "" ? { [`${column}.in`]: '[""]', after: "" } : { [`${column}.${chosen}`]: parameter, after: "" })
     setValue("")
   }
   return html`<form class="row end" onSubmit=${add}>

@@ -236,8 +236,8 @@ const All = ({ kinds, log, query: { text = "" }, rates, topics }) => {
       differing.length > 0 &&
       html`<div class="note-box">
         <p>
-          ${counted(differing.length, "topic")} ${differing.length === 1 ? "differs" : "differ"} from the declaration:
-          ${differing.map(({ name }) => name).join(", ")}.
+          ${counted(differing.length, "topic")} ${differing.length === 1 ? "differs" : "differ"} from the
+          declaration:${" "}${differing.map(({ name }) => name).join(", ")}.
         </p>
         <${Command} text="npx millrace topics plan" />
       </div>`

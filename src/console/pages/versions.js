@@ -290,6 +290,13 @@ const One = ({ chosen, found, jobs, reload }) => {
           cell: ({ inline, role }) =>
             html`<${Tag} kind=${roles[role]}>${role}<//>${inline && html` <${Tag}>inline<//>`}`
         },
+        // before what is wide: on a phone it is on the screen
+        {
+          name: "more",
+          label: "",
+          cell: (build) =>
+            html`<${BuildActions} build=${build} name=${name} isBusy=${running !== null} reload=${reload} />`
+        },
         {
           name: "left",
           label: "records to go",
@@ -303,13 +310,7 @@ const One = ({ chosen, found, jobs, reload }) => {
               <small class="quiet">${goOn(one)}${one.copy_of ? ` copy of ${one.copy_of}` : ""}</small>
               ${one.positions.filter(({ halted }) => halted).map(({ halted, partition, topic }) => html`<small class="wrong" key=${`${topic}/${partition}`}>${topic}/${partition} is halted: ${halted}</small>`)}`
         },
-        { name: "schema", label: "schema in SQL", cell: ({ schema }) => html`<code>${schema}</code>` },
-        {
-          name: "more",
-          label: "",
-          cell: (build) =>
-            html`<${BuildActions} build=${build} name=${name} isBusy=${running !== null} reload=${reload} />`
-        }
+        { name: "schema", label: "schema in SQL", cell: ({ schema }) => html`<code>${schema}</code>` }
       ]}
     />
     ${shown !== undefined && html`<${Job} key=${shown} id=${shown} />`}

@@ -99,8 +99,8 @@ const Note = ({ of: { everyMs, graceMs, isCalendar, open, size, sizeMs, timeZone
         : `Each is ${duration(sizeMs)} long${everyMs === sizeMs ? "" : `, and one begins every ${duration(everyMs)}`}.`
     }
     ${" "}Times are in ${zone()}. Events that are late count for ${duration(graceMs)} more. A key without events has no
-    window: the line has a gap there.
-    ${open > 0 && ` ${counted(open, "window")} ${open === 1 ? "is" : "are"} still open, so ${open === 1 ? "its numbers" : "their numbers"} change.`}
+    window: the line has a gap
+    there.${open > 0 && ` ${counted(open, "window")} ${open === 1 ? "is" : "are"} still open, so ${open === 1 ? "its numbers" : "their numbers"} change.`}
   </p>`
 
 const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {

@@ -1,6 +1,6 @@
 // A chart of numbers over time, by uPlot, which the page loads when it has the first chart.
 import { html, useEffect, useRef } from "../lib/html.js"
-import { isUtc, number } from "../lib/format.js"
+import { isUtc, number, time } from "../lib/format.js"
 
 let loading
 /** uPlot, loaded once. It is a classic script, since its smallest form is one. */
@@ -13,6 +13,18 @@ const library = () =>
     document.head.append(script)
   }))
 
+/** The labels of the ticks of times: the time of day, and the day where it is another one; in 24 hours, as all times of the console. */
+const tickTexts = (ticks, step) => {
+  let before
+  return ticks.map((tick) => {
+    const [day, clock] = time(tick * 1_000).split(" ")
+    const isNewDay = day !== before
+    before = day
+    if (step >= 86_400) return day
+    const text = step < 1 ? clock : step < 60 ? clock.slice(0, 8) : clock.slice(0, 5)
+    return isNewDay ? `${text}\n${day}` : text
+  })
+}
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 /** The colours of series, by their number. */
 export const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"]
@@ -50,7 +62,7 @@ export const Chart = ({ hasPoints = false, height = 180, series, summary, times,
           cursor: { points: { size: 6 } },
           legend: { live: true },
           // the last time of the axis is in the middle below its tick
-          padding: [8, 28, 0, 0],
+          padding: [8, 40, 0, 0],
           scales: {
             // a minute at least, so that the first points are not a line across years; of one point, uPlot takes years for its range
             x: {
@@ -62,11 +74,11 @@ export const Chart = ({ hasPoints = false, height = 180, series, summary, times,
             y: { range: (_, low, high) => [Math.min(0, low ?? 0), high === null || high <= 0 ? 1 : high * 1.1] }
           },
           axes: [
-            axis,
+            { ...axis, space: 80, values: (_, ticks, _axis, _space, step) => tickTexts(ticks, step) },
             { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => `${number(tick)}${unit && ` ${unit}`}`) }
           ],
           series: [
-            {},
+            { label: "time", value: (_, at) => (at === null || at === undefined ? "–" : time(at * 1_000)) },
             ...series.map(({ label }, i) => ({
               label,
               stroke: colour(seriesColours[i % seriesColours.length]),

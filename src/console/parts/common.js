@@ -181,13 +181,13 @@ export const ActionHost = () => {
   useEffect(() => {
     const pathOf = () => location.hash.split("?")[0]
     const show = ({ detail }) => setAction({ ...detail, path: pathOf() })
-    // back goes to another page, and the dialog with it
+    // back goes to another page, and the dialog with it; an action that shows its job changes the address, too, and stays
     const leave = () => setAction((old) => (old?.path === pathOf() ? old : undefined))
     globalThis.addEventListener("action", show)
-    globalThis.addEventListener("hashchange", leave)
+    globalThis.addEventListener("popstate", leave)
     return () => {
       globalThis.removeEventListener("action", show)
-      globalThis.removeEventListener("hashchange", leave)
+      globalThis.removeEventListener("popstate", leave)
     }
   }, [])
   return action && html`<${ActionDialog} ...${action} onClose=${() => setAction(undefined)} />`

@@ -35,7 +35,7 @@ const Sample = ({ sample: { candidate, key, kind, live } }) =>
       <${Tag} kind=${kind === "rounding" ? "quiet" : "warn"}>${labels[kind]}<//> <code>${JSON.stringify(key)}</code>
     </p>
     <${Table}
-      caption=${`A row that ${labels[kind]}`}
+      caption=${`A row: ${labels[kind]}`}
       rows=${pathsOf(live, candidate)}
       keyOf=${({ path }) => path}
       columns=${[

@@ -1,5 +1,6 @@
 // A form that adds filters to an address, and the filters that it has, each with a button that removes it.
 import { html, useState } from "../lib/html.js"
+import { valueFor } from "../lib/rows.js"
 import { Field } from "./common.js"
 
 const operators = [
@@ -21,15 +22,17 @@ const textOf = (name, value, prefix) => {
     : `${own.slice(0, -found[0].length - 1)} ${found[1].split(" (")[0]} ${value}`
 }
 
-/** `columns`: the names to choose from; undefined: any can be typed. `prefix` is before the names in parameters; `set` changes the address. */
-export const FilterForm = ({ columns, filters, prefix, set }) => {
+/** `columns`: those to choose from, `{ name, type }`; undefined: any can be typed. `prefix` is before the names in parameters; `set` changes the address. */
+export const FilterForm = ({ columns: known, filters, prefix, set }) => {
+  const columns = known?.map(({ name }) => name)
   const [typed, setColumn] = useState(columns?.[0] ?? "")
   const [operator, setOperator] = useState("eq")
   const [value, setValue] = useState("")
   const column = columns === undefined || columns.includes(typed) ? typed : columns[0]
   const add = (event) => {
     event.preventDefault()
-    set({ [prefix + column.trim() + (operator === "eq" ? "" : `.${operator}`)]: value })
+    const type = known?.find(({ name }) => name === column)?.type ?? ""
+    set({ [prefix + column.trim() + (operator === "eq" ? "" : `.${operator}`)]: valueFor(type, operator, value) })
     setValue("")
   }
   return html`<form class="row end" onSubmit=${add}>

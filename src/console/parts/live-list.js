@@ -1,14 +1,17 @@
 // The list of what came of a topic or a view, each with its data and links.
 import { linkTo } from "../lib/router.js"
 import { html, useState } from "../lib/html.js"
+import { shortened } from "../lib/format.js"
 import { Json, JsonLine, Tag, Time } from "./common.js"
+import { KeyLink } from "./record.js"
 
 const Key = ({ item: { entity, key }, source }) => {
   if (key === null || key === undefined) return html`<span class="quiet">none</span>`
-  if (source.kind === "topic") return html`<a href=${linkTo(["entity", key])}>${key}</a>`
+  if (source.kind === "topic") return html`<${KeyLink} value=${key} most=${48} />`
   const rest = key.filter((part) => part !== entity).join(" ")
-  return html`${entity !== undefined && html`<a href=${linkTo(["entity", entity])}>${entity}</a>`}
-    <span class="quiet">${rest}</span>`
+  return html`${entity !== undefined && html`<${KeyLink} value=${entity} most=${48} />`}${" "}<span class="quiet"
+      >${shortened(rest, 80)}</span
+    >`
 }
 const What = ({ item: { changed, event, type }, source }) => {
   if (source.kind === "topic") return type

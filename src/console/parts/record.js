@@ -1,16 +1,18 @@
 // One record of a topic: its fields, headers, its value decoded and raw, and the requests that stand for it.
 import { send, withQuery } from "../lib/api.js"
-import { bytes, shellWord } from "../lib/format.js"
+import { bytes, shellWord, shortened, visible } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { rawField } from "../lib/raw.js"
 import { linkTo } from "../lib/router.js"
 import { Command, Dialog, Json, Problem, Time } from "./common.js"
 
-/** A key as a link to everything of it. */
-export const KeyLink = ({ value }) =>
+/** A key as a link to everything of it; with `most`, of a longer one the beginning. */
+export const KeyLink = ({ most = Infinity, value }) =>
   value === null || value === undefined
     ? html`<span class="quiet">none</span>`
-    : html`<a href=${linkTo(["entity", value])}>${value}</a>`
+    : html`<a href=${linkTo(["entity", value])} title=${value.length > most ? visible(value) : undefined}
+        >${shortened(value, most)}</a
+      >`
 
 const Pairs = ({ pairs }) =>
   html`<dl class="pairs">

@@ -174,7 +174,7 @@ export class Checker {
       (eventId === undefined ? undefined : this.#named(eventId, "event_id", value)) ??
       (tenant === undefined ? undefined : this.#named(tenant, "tenant", value)) ??
       owned(tenant, request, value) ??
-      timely(time, entry, request.now) ??
+      timely(time, entry, request.now, value) ??
       checked(entry, request, {
         key,
         value: onOneLine(text),
@@ -262,16 +262,44 @@ const read = (
   return { value: versions.eventType.decode(json, version), version }
 }
 
-const timely = (time: number, entry: CatalogTopic, now: number): InvalidEvent | undefined => {
+/** The field that a function takes its result from: the only one that it reads of the value, if it is only one. */
+const fieldRead = (take: ((value: unknown) => unknown) | undefined, value: unknown): string | undefined => {
+  if (take === undefined || typeof value !== "object" || value === null) return undefined
+  const names = new Set<string>()
+  const note = (target: object, name: string | symbol): unknown => {
+    if (typeof name === "string") names.add(name)
+    return Reflect.get(target, name)
+  }
+  try {
+    take(new Proxy(value, { get: note }))
+  } catch {
+    return undefined
+  }
+  const [name, ...others] = names
+  return others.length === 0 ? name : undefined
+}
+const timely = (time: number, entry: CatalogTopic, now: number, value: unknown): InvalidEvent | undefined => {
   if (!(time >= firstTime && time <= lastTime)) {
-    const message = `the event time is ${shown(time)}, which is not between the years 4713 BC and 275760`
-    return faulty("event_time_out_of_range", message, "send epoch milliseconds")
+    const path = fieldRead(entry.topic.timeOf, value)
+    const given: unknown = path === undefined ? time : Reflect.get(Object(value), path)
+    const message = Number.isNaN(time)
+      ? `${path ?? "the event time"} is ${shown(given)}, which is no time`
+      : `the event time is ${shown(time)}, which is not between the years 4713 BC and 275760`
+    return faulty(
+      "event_time_out_of_range",
+      message,
+      typeof given === "string"
+        ? "send a date such as 2026-01-31T12:00:00Z"
+        : "send epoch milliseconds, such as 1769860800000",
+      path
+    )
   }
   if (time <= now + entry.maxAheadMs) return undefined
   const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock; the limit is ${Math.round(entry.maxAheadMs / 1000)} s`
   return faulty(
     "event_time_ahead",
     `the event is dated ${ahead}`,
-    "send epoch milliseconds, and check the sender's clock"
+    "send epoch milliseconds, and check the sender's clock",
+    fieldRead(entry.topic.timeOf, value)
   )
 }

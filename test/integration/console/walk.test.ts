@@ -104,8 +104,10 @@ suite("every page of the console", () => {
             ...(await look(page, "moving"))
           ])
           note("light", await axe(page))
+          note("light", await hovered(page, "light"))
           await page.emulateMedia({ colorScheme: "dark", reducedMotion: "reduce" })
           note("dark", await axe(page, "color-contrast"))
+          note("dark", await hovered(page, "dark"))
           await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" })
           for (const width of widths) {
             await page.setViewportSize({ width, height: 740 })
@@ -203,6 +205,23 @@ suite("every page of the console", () => {
   })
 })
 
+const kindsHovered = new Set<string>()
+/** What is wrong with the contrast of buttons below the pointer and pressed: one of each kind in each scheme. */
+const hovered = async (page: Page, scheme: string): Promise<ReadonlyArray<string>> => {
+  const problems: Array<string> = []
+  const buttons = page.locator("button:enabled:visible, a.figure:visible")
+  const kinds = await buttons.evaluateAll((all) =>
+    all.map((one) => `${one.tagName} ${one.className} ${one.getAttribute("aria-pressed")}`)
+  )
+  for (const [i, kind] of kinds.entries()) {
+    if (kindsHovered.has(`${scheme} ${kind}`)) continue
+    kindsHovered.add(`${scheme} ${kind}`)
+    await buttons.nth(i).hover()
+    problems.push(...(await look(page, "contrast")))
+  }
+  await page.mouse.move(0, 0)
+  return problems
+}
 /** How often Tab is pressed on a page at most: what follows then is the rest of a long table. */
 const mostTabs = 120
 /** Goes through a part of the page by Tab. */
@@ -236,6 +255,10 @@ const dialogs = async (page: Page): Promise<ReadonlyArray<string>> => {
     await page.keyboard.press("Enter")
     await page.locator("dialog[open]").waitFor()
     problems.push(...(await axe(page)).map((one) => `the dialog ${name}: ${one}`))
+    for (const button of await page.locator("dialog[open] footer button:enabled").all()) {
+      await button.hover()
+      problems.push(...(await look(page, "contrast")).map((one) => `the dialog ${name}: ${one}`))
+    }
     await page.keyboard.press("Escape")
     await page.locator("dialog[open]").waitFor({ state: "detached" })
     if (!(await opener.evaluate((one) => one === one.ownerDocument.activeElement)))

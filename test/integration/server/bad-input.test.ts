@@ -59,10 +59,20 @@ const faults: ReadonlyArray<readonly [string, () => string, string, string?]> = 
   ["deep nesting", () => written("more", nested(64)), "nesting_too_deep"],
   ["very deep nesting", () => written("more", nested(40_000)), "nesting_too_deep"],
   ["a huge event", () => line({ more: "x".repeat(100_000) }), "event_too_large"],
-  ["before PostgreSQL's time", () => line({ occurred_at: -210_866_803_200_001 }), "event_time_out_of_range"],
-  ["after JavaScript's time", () => line({ occurred_at: 9_000_000_000_000_000 }), "event_time_out_of_range"],
-  ["the far future", () => line({ occurred_at: 4_102_444_800_000 }), "event_time_ahead"],
-  ["more than an hour ahead", () => line({ occurred_at: Date.now() + 61 * minute }), "event_time_ahead"],
+  [
+    "before PostgreSQL's time",
+    () => line({ occurred_at: -210_866_803_200_001 }),
+    "event_time_out_of_range",
+    "occurred_at"
+  ],
+  [
+    "after JavaScript's time",
+    () => line({ occurred_at: 9_000_000_000_000_000 }),
+    "event_time_out_of_range",
+    "occurred_at"
+  ],
+  ["the far future", () => line({ occurred_at: 4_102_444_800_000 }), "event_time_ahead", "occurred_at"],
+  ["more than an hour ahead", () => line({ occurred_at: Date.now() + 61 * minute }), "event_time_ahead", "occurred_at"],
   ["a version that is not", () => line({ schema_version: 2 }), "unknown_schema_version", "schema_version"]
 ]
 

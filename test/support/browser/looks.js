@@ -87,6 +87,29 @@ globalThis.looks = (() => {
       .getAnimations()
       .filter(({ effect }) => Number(effect?.getComputedTiming().duration) > 1)
       .map(({ effect }) => `${nameOf(effect.target)} moves`)
+  const channels = (colour) => {
+    const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d")
+    context.fillStyle = colour
+    context.fillRect(0, 0, 1, 1)
+    return [...context.getImageData(0, 0, 1, 1).data]
+  }
+  const luminance = ([red, green, blue]) => {
+    const linear = [red, green, blue].map((one) =>
+      one / 255 <= 0.04045 ? one / 255 / 12.92 : ((one / 255 + 0.055) / 1.055) ** 2.4
+    )
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+  }
+  /** What is wrong with the contrast of what the pointer is over, or is pressed. */
+  const contrast = () => {
+    const element = [...document.querySelectorAll("button:hover, a.figure:hover, nav a:hover")].at(-1)
+    if (element === undefined) return ["nothing is below the pointer"]
+    const grounds = [element, ...ancestorsOf(element)].map((one) => channels(getComputedStyle(one).backgroundColor))
+    const [over, under] = [getComputedStyle(element).color, grounds.find((one) => one[3] === 255) ?? [255, 255, 255]]
+      .map((one) => luminance(typeof one === "string" ? channels(one) : one))
+      .toSorted((a, b) => b - a)
+    const ratio = (over + 0.05) / (under + 0.05)
+    return ratio < 4.5 ? [`${nameOf(element)} has a contrast of ${ratio.toFixed(1)} to 1 below the pointer`] : []
+  }
   let wanted = new Set()
   let reached = new Set()
   let problems = []
@@ -128,7 +151,7 @@ globalThis.looks = (() => {
       missed: missed.map((one) => `${nameOf(one)} is not reached`)
     }
   }
-  return { cutOff, missing, moving, startKeyboard, keyboard }
+  return { contrast, cutOff, missing, moving, startKeyboard, keyboard }
 })()
 globalThis.violations = []
 document.addEventListener("securitypolicyviolation", ({ blockedURI, violatedDirective }) =>

@@ -5,12 +5,13 @@ import { expect, test } from "vitest"
 import { hostileTexts } from "../../support/browser/hostile.ts"
 
 interface Format {
+  readonly instantOf: (text: string) => string
   readonly number: (value: unknown) => string
   readonly shellWord: (text: string) => string
   readonly visible: (text: string) => string
 }
 // modules of the page have no types
-const { number, shellWord, visible } = (await import(
+const { instantOf, number, shellWord, visible } = (await import(
   join(import.meta.dirname, "../../../src/console/lib/format.js")
 )) as Format
 
@@ -42,4 +43,18 @@ test("numbers are written for people, and huge ones shortly", () => {
     "–",
     "–"
   ])
+})
+
+test("a time that was copied from a page is sent as the instant that it names, in the zone of the page or in UTC", () => {
+  const storage = { getItem: () => "0" }
+  Object.assign(globalThis, { localStorage: storage })
+  const local = new Date(2026, 10, 30, 12, 20)
+  expect(instantOf("2026-11-30 12:20:00.000")).toBe(local.toISOString())
+  expect(instantOf(" 2026-11-30T12:20 ")).toBe(local.toISOString())
+  expect(instantOf("2026-11-30")).toBe(new Date(2026, 10, 30).toISOString())
+  expect(instantOf("2026-11-30 12:20:00.000 UTC")).toBe("2026-11-30T12:20:00.000Z")
+  Object.assign(storage, { getItem: () => "1" })
+  expect(instantOf("2026-11-30 12:20:00.000")).toBe("2026-11-30T12:20:00.000Z")
+  for (const text of ["1796041842504", "yesterday", "2026-13-45 00:00", "2026-11-30T12:20:00+01:00"])
+    expect(instantOf(text)).toBe(text)
 })

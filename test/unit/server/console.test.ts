@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { createHash } from "node:crypto"
 import fastify from "fastify"
 import { expect, test } from "vitest"
+import { lostSpaces } from "../../support/browser/templates.ts"
 import { consoleFiles, consolePage, policyOf, withoutComments } from "../../../src/server/console/routes.ts"
 
 const files = consoleFiles()
@@ -39,6 +40,13 @@ test("all of it is under 150 kB as it is sent", () => {
   const size = [...files.values()].reduce((sum, { gzip }) => sum + gzip.length, 0)
   expect(size).toBeGreaterThan(30_000)
   expect(size).toBeLessThan(150_000)
+})
+
+test("no space between two words is lost beside a line break of a template", () => {
+  expect(lostSpaces("html`<p>\n  a key with\n  <code>x</code>${b}\n  it</p>`")).toHaveLength(2)
+  const root = join(import.meta.dirname, "../../../src/console")
+  for (const path of readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js")))
+    expect(lostSpaces(readFileSync(join(root, path), "utf8")), path).toEqual([])
 })
 
 test("nothing makes markup of text, and no code is made of it", () => {
