@@ -136,7 +136,7 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
 })
 
 /** How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. */
-const statusReading = { freshMs: 2_000, patienceMs: 3_000 }
+const statusReading = { freshMs: 1_000, patienceMs: 3_000 }
 
 /** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
 export const serveHttp = Effect.fnUntraced(function* (

@@ -329,12 +329,12 @@ const Restricted = ({ error }) => {
 }
 
 /** How long two readings are apart: the first two are close, so that there are rates at once. */
-const apart = { first: 700, later: 2_000 }
+const apart = { first: 600, later: 2_000 }
 
 export default () => {
   const [every, setEvery] = useState(apart.first)
   useEffect(() => {
-    const timer = setTimeout(() => setEvery(apart.later), 2 * apart.first)
+    const timer = setTimeout(() => setEvery(apart.later), 4 * apart.first)
     return () => clearTimeout(timer)
   }, [])
   const status = useGet("/v1/operations/status", { every })

@@ -116,7 +116,12 @@ const Graph = ({ edges, nodes }) => {
   const width = layout.columns * (box.width + box.between) - box.between + 2 + 2 * margin
   const height = Math.max(...shown.map(({ row }) => row + 1)) * (box.height + box.gap) + 8
   return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
-      <svg width=${width} height=${height} viewBox=${`${-margin} 0 ${width} ${height}`}>
+      <svg
+        style=${{ minWidth: `${Math.round(width * 0.82)}px` }}
+        width=${width}
+        height=${height}
+        viewBox=${`${-margin} 0 ${width} ${height}`}
+      >
         <defs>
           <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
             <path d="M0 0 L8 4 L0 8 z" />

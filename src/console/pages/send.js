@@ -95,8 +95,9 @@ const OneEvent = ({ document, initial, onSent, shape }) => {
     ${
       state.result &&
       html`<p role="status" class="note-box ok">
-        The log has it: ${topic}, partition ${partition}, position
-        ${position}${id === undefined ? "" : `, id ${id}`}.${" "}<a href=${recordLink(state.result)}>See it</a
+        ${`The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}. `}<a
+          href=${recordLink(state.result)}
+          >See it</a
         >${id !== undefined && " An event with this id again would be in the log twice; a projection with dedupe ignores the second."}
       </p>`
     }

@@ -1,6 +1,6 @@
 // Reads the templates of the console's sources, to find spaces that a line break removes.
 
-/** A template with `html` before it: its text, with `\u0001` in place of each expression. */
+/** A template with `html` before it: its text, with `¤` in place of each expression. */
 type Template = string
 
 /** Where a string or a regular expression ends that begins at `start`. */
@@ -38,7 +38,7 @@ const templatesOf = (source: string): ReadonlyArray<Template> => {
       if (source[i] === "\\") text += source[i]! + source[++i]!
       else if (source.startsWith("${", i)) {
         i = readCode(i + 2)
-        text += "\u0001"
+        text += "¤"
       } else text += source[i]!
     }
     if (isHtml) found.push(text)
@@ -47,16 +47,16 @@ const templatesOf = (source: string): ReadonlyArray<Template> => {
   readCode(0)
   return found
 }
-const opens = /^<(?:code|a|strong|em|small|span|time|\u0001)[\s>]|^\u0001$/
-const closes = /^<\/(?:code|a|strong|em|small|span|time)|^<\/\/|\/>$|^\u0001$/
+const opens = /^<(?:code|a|strong|em|small|span|time|¤)[\s>]|^¤$/
+const closes = /^<\/(?:code|a|strong|em|small|span|time)|^<\/\/|\/>$|^¤$/
 
 /** Texts of a module whose space before or behind something in the same line is lost: htm removes spaces beside a line break. */
 export const lostSpaces = (source: string): ReadonlyArray<string> =>
   templatesOf(source).flatMap((template) => {
-    const tokens = template.match(/<(?:"[^"]*"|[^>"])*>|\u0001|[^<\u0001]+/g) ?? []
+    const tokens = template.match(/<(?:"[^"]*"|[^>"])*>|¤|[^<¤]+/g) ?? []
     return tokens.filter(
       (token, i) =>
-        !/^[<\u0001]/.test(token) &&
+        !/^[<¤]/.test(token) &&
         token.trim() !== "" &&
         ((/\n\s*$/.test(token) && opens.test(tokens[i + 1] ?? "")) ||
           (/^\s*\n/.test(token) && closes.test(tokens[i - 1] ?? "")))
