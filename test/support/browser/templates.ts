@@ -24,7 +24,8 @@ const templatesOf = (source: string): ReadonlyArray<Template> => {
       const before = source.slice(Math.max(0, i - 8), i)
       if (source.startsWith("//", i) && source[i - 1] !== "<") i = source.indexOf("\n", i)
       else if (source.startsWith("/*", i)) i = source.indexOf("*/", i) + 1
-      else if (source[i] === '"' || (source[i] === "/" && /[=(,&|?:![{;>]\s*$/.test(before))) i = quotedEnd(source, i)
+      else if (/["']/.test(source[i]!) || (source[i] === "/" && /[=(,&|?:![{;>]\s*$/.test(before)))
+        i = quotedEnd(source, i)
       else if (source[i] === "`") i = readTemplate(i + 1, before.endsWith("html"))
       else if (source[i] === "{") depth++
       else if (source[i] === "}" && depth-- === 0) return i
