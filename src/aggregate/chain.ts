@@ -9,7 +9,14 @@ import * as Option from "effect/Option"
 import { SubjectErased } from "../erasure/errors.ts"
 import type { Aggregate } from "../model/aggregate.ts"
 import { hasPersonalData } from "../model/erasures.ts"
-import { answerOfRejection, type CommandContext, decideOn, type Outcome, rejectionOfAnswer } from "./command.ts"
+import {
+  answerOfRejection,
+  asRejection,
+  type CommandContext,
+  decideOn,
+  type Outcome,
+  rejectionOfAnswer
+} from "./command.ts"
 import { EventStoreError, VersionConflict } from "./errors.ts"
 import type { Answer, Append, Appended, AppendError, EventStore, Expected } from "./event-store.ts"
 import { AggregateFailed, StreamBusy } from "./failures.ts"
@@ -214,7 +221,7 @@ export const settle = Effect.fnUntraced(function* (
     // a copy of the command was answered since
     if (answer.repeated) return yield* answerAgain(chain, answer)
   }
-  if (rejection !== undefined) return yield* Effect.fail(rejection)
+  if (rejection !== undefined) return yield* Effect.fail(asRejection(rejection))
   return executedOf(chain, { version, partition: 0, position: 0 }, [])
 })
 

@@ -220,6 +220,15 @@ class RepeatedRejection extends Error {
     Object.defineProperty(this, "name", { value: tag })
   }
 }
+const decidedRejections = new WeakSet<object>()
+/** Notes that an error is a rejection: `decide` returned it, or the command was answered so before. */
+export const asRejection = <R extends Rejection>(rejection: R): R => {
+  decidedRejections.add(rejection)
+  return rejection
+}
+/** Whether an error of `execute` is a rejection. Where it comes from says so: other errors have a `_tag` and fields as well. */
+export const isRejection = (error: unknown): error is Rejection =>
+  typeof error === "object" && error !== null && decidedRejections.has(error)
 const repeatedRejections = new WeakSet<object>()
 /** What the store remembers of a rejection. */
 export const answerOfRejection = (rejection: Rejection): RejectionAnswer => ({
@@ -238,7 +247,7 @@ const instanceOf = (aggregate: Aggregate.Any, { fields, tag }: RejectionAnswer):
 export const rejectionOfAnswer = (aggregate: Aggregate.Any, answer: RejectionAnswer): Rejection => {
   const rejection = instanceOf(aggregate, answer) ?? new RepeatedRejection(answer)
   repeatedRejections.add(rejection)
-  return rejection
+  return asRejection(rejection)
 }
 /** Whether a rejection is the answer that the same command was given before. */
 export const isRepeatedRejection = (rejection: object): boolean => repeatedRejections.has(rejection)

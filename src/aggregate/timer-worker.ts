@@ -9,20 +9,10 @@ import * as Option from "effect/Option"
 import { describeError } from "../dead-letter/event-failure.ts"
 import type { Aggregate as Model } from "../model/aggregate.ts"
 import { Aggregate } from "./aggregate.ts"
-import {
-  AppendTooLarge,
-  CommandReused,
-  EventStoreError,
-  InlineFailed,
-  InlineMissing,
-  InvalidCommandId,
-  InvalidStream,
-  StreamClosed,
-  TimerGone,
-  VersionConflict
-} from "./errors.ts"
+import { isRejection } from "./command.ts"
+import { StreamClosed, TimerGone } from "./errors.ts"
 import type { EventStore } from "./event-store.ts"
-import { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "./failures.ts"
+import { InvalidCommand } from "./failures.ts"
 import { type DueCommand, leaseMs, Timers, type TimersError } from "./timers.ts"
 
 /** What became of a command. A rejection is an answer, as events are; what failed is tried again. */
@@ -45,30 +35,14 @@ const [firstDelayMs, longestDelayMs] = [1_000, 300_000]
 const delayMs = (failures: number) =>
   Math.min(longestDelayMs, firstDelayMs * 2 ** Math.min(failures, 20)) * (1 - Math.random() / 10)
 
-/** Errors that say nothing about the command: it is tried again. */
-const failures = [
-  AppendTooLarge,
-  AggregateFailed,
-  CommandReused,
-  EventStoreError,
-  InlineFailed,
-  InlineMissing,
-  InvalidCommand,
-  InvalidCommandId,
-  InvalidStream,
-  StreamBusy,
-  UnreadableEvent,
-  VersionConflict
-]
 const judge = (exit: Exit.Exit<unknown, unknown>): { readonly outcome: TimerOutcome; readonly reason?: string } => {
   if (Exit.isSuccess(exit)) return { outcome: "executed" }
   const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
   if (error instanceof TimerGone) return { outcome: "gone" }
   const reason = describeError(error ?? Cause.squash(exit.cause)).message
-  // a stream that takes no more events never will
-  if (error instanceof StreamClosed || error instanceof SubjectErased) return { outcome: "rejected", reason }
-  const hasFailed = error === undefined || failures.some((kind) => error instanceof kind)
-  return { outcome: hasFailed ? "failed" : "rejected", reason }
+  // a stream that takes no more events never will; all other errors say nothing about the command, so it is tried again
+  const isFinal = isRejection(error) || error instanceof StreamClosed || error instanceof SubjectErased
+  return { outcome: isFinal ? "rejected" : "failed", reason }
 }
 
 /** Executes a claimed command. Fails with what the command fails with. */

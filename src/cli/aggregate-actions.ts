@@ -22,6 +22,8 @@ import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openEventStore } from "../system/open-event-store.ts"
 import { archiveKnown } from "../server/aggregates/archive.ts"
+import { assertAggregateTopic } from "../system/topics.ts"
+import type { Aggregate as Model } from "../model/aggregate.ts"
 import { rejectionOf } from "../server/aggregates/answers.ts"
 import { aggregatesByName, assertCommand, knownAggregate } from "../server/aggregates/catalog.ts"
 import { commandJson, commandOf } from "../server/aggregates/command.ts"
@@ -92,15 +94,20 @@ const targetOf = Effect.fnUntraced(function* ({ config, name }: AggregateFlags) 
   return { application, aggregate }
 })
 
-/** Runs an effect on the event store of the system, whose processes may run or not: the embedded database is started if none runs it. */
+/**
+ * Runs an effect on the event store of the system, whose processes may run or not: the embedded database is started if none runs it. `appendsTo`:
+ * the aggregate whose topic the effect changes; it must be as declared.
+ */
 const onStore = Effect.fnUntraced(function* <A, E>(
   application: AnyApplication,
   { data }: AggregateFlags,
-  run: Effect.Effect<A, E, EventStore>
+  run: Effect.Effect<A, E, EventStore>,
+  appendsTo?: Model.Any
 ) {
   yield* assertDatabaseExists(data)
   const database = yield* openDatabase(data, "join", { max: 2 })
   yield* Effect.mapError(assertRegistered(application, database.sql), asUnprepared)
+  if (appendsTo !== undefined) yield* assertAggregateTopic(appendsTo, database.sql)
   const store = yield* openEventStore(application, database.sql)
   return yield* Effect.provideService(run, EventStore, store)
 })
@@ -155,7 +162,7 @@ export const send = Effect.fnUntraced(function* (flags: SendFlags) {
     ...(expected !== undefined && { expected }),
     ...(commandId !== undefined && { commandId })
   }
-  const executed = onStore(application, flags, Aggregate.execute(aggregate, id, command, options))
+  const executed = onStore(application, flags, Aggregate.execute(aggregate, id, command, options), aggregate)
   const answer = yield* executed.pipe(
     Effect.catch((error) => {
       const rejection = rejectionOf(error)
@@ -296,7 +303,7 @@ const eventsTable = (events: ReadonlyArray<EventJson>): string =>
 export const archive = Effect.fnUntraced(function* (flags: TargetFlags) {
   const { id, json } = flags
   const { aggregate, application } = yield* targetOf(flags)
-  const found = yield* Effect.mapError(onStore(application, flags, archiveKnown(aggregate, id)), asRefused)
+  const found = yield* Effect.mapError(onStore(application, flags, archiveKnown(aggregate, id), aggregate), asRefused)
   if (found === undefined) return yield* noEvents(flags)
   const { repeated, version } = found
   const done = repeated ? "was archived before" : "is archived"

@@ -1,6 +1,6 @@
 // What a request to an aggregate is answered when the event store refuses or fails, or the command is rejected. Pure.
 import { SubjectErased } from "../../erasure/errors.ts"
-import { isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
+import { isRejection, isRepeatedRejection, rejectionFields } from "../../aggregate/command.ts"
 import * as Errors from "../../aggregate/errors.ts"
 import {
   AppendTooLarge,
@@ -15,13 +15,12 @@ import {
 } from "../../aggregate/errors.ts"
 import * as Failures from "../../aggregate/failures.ts"
 import { AggregateFailed, InvalidCommand, StreamBusy, UnreadableEvent } from "../../aggregate/failures.ts"
-import type { Rejection } from "../../model/aggregate.ts"
 import { Problem, problemDetails, retryAfterSeconds } from "../http/problem.ts"
 
 const again = "send the request again after Retry-After seconds, with the same Idempotency-Key"
 const own = "see the log of the server, where the error is; the same command will fail again until that is fixed"
 
-/** The problem of a request that the store refused or could not answer, or whose aggregate is at fault; undefined for a rejection. */
+/** The problem of a request that the store refused or could not answer, or whose aggregate is at fault; undefined for any other error. */
 export const problemOf = (error: unknown): Problem | undefined => {
   if (error instanceof VersionConflict)
     return new Problem(
@@ -77,7 +76,7 @@ export const problemOf = (error: unknown): Problem | undefined => {
   const isStoreError = storeErrors.some((known) => error instanceof known)
   return isStoreError ? new Problem(500, "store_refused", (error as Error).message, own) : undefined
 }
-/** Every error of the event store and of executing commands, so that none of them is taken for a rejection. */
+/** Every error of the event store and of executing commands. */
 const storeErrors = Object.values({ ...Errors, ...Failures }).filter(
   (value) => typeof value === "function" && value.prototype instanceof Error
 ) as ReadonlyArray<abstract new (...args: never) => Error>
@@ -97,13 +96,11 @@ export interface ShownRejection {
   /** Whether the same command was rejected before, and this is that answer. */
   readonly repeated: boolean
 }
-/** The error of a command as a rejection; undefined if it is none. */
+/** The error of a command as a rejection; undefined if it is none: if `decide` did not return it. */
 export const rejectionOf = (error: unknown): ShownRejection | undefined => {
-  if (!(error instanceof Error) || typeof (error as Partial<Rejection>)._tag !== "string") return undefined
-  if (problemOf(error) !== undefined) return undefined
-  const rejection = error as Rejection
-  const { _tag: tag, message } = rejection
-  const fields = rejectionFields(rejection)
+  if (!isRejection(error)) return undefined
+  const { _tag: tag, message } = error
+  const fields = rejectionFields(error)
   const shown = message === "" || message === tag ? `${tag} ${JSON.stringify(fields)}` : message
   return { tag, fields, message: shown, repeated: isRepeatedRejection(error) }
 }

@@ -128,9 +128,11 @@ export const commands = (app: FastifyInstance, parts: AggregateParts): void => {
       }
       const { error } = answer
       if (error instanceof Problem) throw error
-      if (error instanceof VersionConflict) reply.header("etag", etagOf(error.actual))
       const rejection = rejectionOf(error)
-      if (rejection === undefined) throw problemOf(error) ?? error
+      if (rejection === undefined) {
+        if (error instanceof VersionConflict) reply.header("etag", etagOf(error.actual))
+        throw problemOf(error) ?? error
+      }
       const details = rejectionDetails(rejection, trace.traceId)
       return reply.code(409).type(problemJson).send(JSON.stringify(details))
     }

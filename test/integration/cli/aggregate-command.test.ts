@@ -1,5 +1,5 @@
 // `millrace aggregate` beside a running `dev` and on a stopped system, and a command over HTTP that is sent again after `kill -9`.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
@@ -9,6 +9,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { run, start } from "../../support/cli.ts"
 
 const data = mkdtempSync(join(tmpdir(), "millrace-aggregate-"))
+const configs = mkdtempSync(join(tmpdir(), "millrace-aggregate-configs-"))
 const place = ["--config", "test/support/orders.config.ts", "--data", data]
 const scope = Effect.runSync(Scope.make())
 
@@ -24,7 +25,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(data, { recursive: true, force: true })
+  for (const directory of [data, configs]) rmSync(directory, { recursive: true, force: true })
 })
 const aggregate = (...args: ReadonlyArray<string>) => Effect.runPromise(run({}, "aggregate", ...args, ...place))
 const post = async (id: string, command: string, body: object, headers: Readonly<Record<string, string>> = {}) => {
@@ -99,6 +100,49 @@ test.each([
   )
   expect(ended.code).toBe(code)
   expect(ended.errors).toContain(advice)
+})
+
+/** The application with other options, in a configuration of its own. */
+const configOf = (name: string, options: string): string => {
+  const file = join(configs, `${name}.config.ts`)
+  const of = (path: string) => JSON.stringify(new URL(`../../../${path}`, import.meta.url).href)
+  const lines = [
+    `import { Order } from ${of("examples/orders/order.ts")}`,
+    `import { Application } from ${of("src/index.ts")}`,
+    `export default Application.make({ name: "orders", aggregates: [Order], projections: [], ${options} })`
+  ]
+  writeFileSync(file, lines.join("\n"))
+  return file
+}
+test("a database that fails, does not exist or is another's is a failure and no rejection: exit code 1", async () => {
+  const send = ["send", "order", "o-9", "place", "customer=ann", "cents=5", "--json"]
+  const orders = ["--config", "test/support/orders.config.ts"]
+  const foreign = configOf("renamed", 'name: "shop"')
+  const away = { MILLRACE_DATABASE_URL: "postgres://a:b@127.0.0.1:1/x" }
+  const ended = await Effect.runPromise(
+    Effect.all(
+      [
+        run(away, "aggregate", ...send, ...orders),
+        run({}, "aggregate", ...send, ...orders, "--data", join(data, "none")),
+        run({}, "aggregate", ...send, "--config", foreign, "--data", data)
+      ],
+      { concurrency: "unbounded" }
+    )
+  )
+  expect(ended.map(({ code, output }) => [code, output])).toEqual(Array(3).fill([1, ""]))
+  expect(ended[0]!.errors).toContain("ECONNREFUSED")
+  expect(ended[1]!.errors).toContain("there is no database")
+  expect(ended[2]!.errors).toContain("the database belongs to the application orders")
+})
+test("an aggregate with another number of partitions than its topic takes no command", async () => {
+  const three = configOf("three", "aggregates: [{ ...Order, partitions: 3 }]")
+  const send = ["aggregate", "send", "order", "o-9", "place", "customer=ann", "cents=5", "--config", three]
+  const refused = await Effect.runPromise(run({}, ...send, "--data", data))
+  expect(refused).toMatchObject({ code: 1, output: "" })
+  expect(refused.errors).toBe(
+    "millrace: topic order differs from its declaration: the topic has 16 partitions but is declared with 3, which would break the order of its keys; declare 16, or give the new topic another name and copy the events\ntry: millrace topics plan\n"
+  )
+  expect((await aggregate("show", "order", "o-9")).errors).toBe("millrace: order o-9 has no events\n")
 })
 
 test("after kill -9 of the process, the same Idempotency-Key gets the same answer", async () => {
