@@ -44,7 +44,7 @@ export { Bridge, type BridgeOptions } from "./bridge/definition.ts"
 export type { BridgeRecord } from "./bridge/record.ts"
 export { InvalidBridge, type HeaderFilter, type HeaderMapping, type Rule as BridgeRule } from "./bridge/rule.ts"
 export { DeadLetters, type DeadLetterMessage } from "./model/dead-letter-topic.ts"
-export { Event, UnknownVersion, type EventType } from "./model/event.ts"
+export { Event, UnfitUpcast, UnknownVersion, type EventType } from "./model/event.ts"
 export {
   ConsumerBusy,
   FanOut,

@@ -3,7 +3,7 @@ import { redacted, unseal } from "../erasure/sealed.ts"
 import type { EventType } from "../model/event.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import { shown } from "../text/text.ts"
-import { reasonOf } from "./failures.ts"
+import { namingUpcaster, reasonOf, unreadableAdvice } from "./failures.ts"
 
 /** A stored event as a sample: its type, the version of the type that it was written with, and its JSON. */
 export interface EventSample {
@@ -29,8 +29,9 @@ export interface EventSource {
 }
 
 const mostShown = 10
-/** Why one stored event cannot be read; undefined if it can. */
-const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: EventSample): string | undefined => {
+const inOneLine = (text: string): string => text.replaceAll(/\s*\n\s*/g, " ")
+/** Why one stored event cannot be read, and what to do; undefined if it can. */
+const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: EventSample) => {
   try {
     const stored: unknown = typeof value === "string" ? JSON.parse(value) : value
     // sealed fields are read as erased ones: whether they fit is known to who has the keys
@@ -40,19 +41,22 @@ const sampleProblem = (source: EventSource, { schemaVersion = 1, type, value }: 
       fields
     )
     const found = (json as { readonly type?: unknown } | null)?.type
-    if (found !== type) return `its \`type\` is ${shown(found)}`
+    if (found !== type) return { reason: `its \`type\` is ${shown(found)}`, advice: undefined }
     source.encode(source.decode(json, schemaVersion) as never)
     return undefined
   } catch (error) {
-    return reasonOf(error).replaceAll(/\s*\n\s*/g, " ")
+    return { reason: inOneLine(namingUpcaster(error, reasonOf(error))), advice: unreadableAdvice(error) }
   }
 }
 /**
- * Why the declarations of a topic or aggregate cannot read some of its stored events: each event type and version once, with the reason.
- * Undefined if all can be read.
+ * Why the declarations of a topic or aggregate cannot read some of its stored events: each event type and version once, with the reason;
+ * and what to do. Undefined if all can be read.
  */
-export const historyProblem = (source: EventSource, samples: Iterable<EventSample>): string | undefined => {
-  const problems = new Map<string, string>()
+export const historyProblem = (
+  source: EventSource,
+  samples: Iterable<EventSample>
+): { readonly message: string; readonly advice: string } | undefined => {
+  const problems = new Map<string, { readonly reason: string; readonly advice: string | undefined }>()
   for (const sample of samples) {
     const kind = `event type ${sample.type}, version ${sample.schemaVersion ?? 1}`
     if (problems.has(kind)) continue
@@ -60,10 +64,12 @@ export const historyProblem = (source: EventSource, samples: Iterable<EventSampl
     if (problem !== undefined) problems.set(kind, problem)
   }
   if (problems.size === 0) return undefined
-  const lines = [...problems].slice(0, mostShown).map(([kind, problem]) => `\n  ${kind}: ${problem}`)
+  const lines = [...problems].slice(0, mostShown).map(([kind, { reason }]) => `\n  ${kind}: ${reason}`)
+  const advice = [...new Set([...problems.values()].flatMap(({ advice: one }) => one ?? []))]
   const more = problems.size > mostShown ? `\n  and ${problems.size - mostShown} more` : ""
-  return (
-    `the declarations of ${source.kind} ${source.name} cannot read events that are stored:${lines.join("")}${more}\n` +
-    "Declare what changed as a new version of the event type (`.upcast(…)`), and keep event types that have stored events"
-  )
+  return {
+    message: `the declarations of ${source.kind} ${source.name} cannot read events that are stored:${lines.join("")}${more}`,
+    advice:
+      advice.length === 0 ? "correct the declarations, or deploy the code that wrote the events" : advice.join("; ")
+  }
 }

@@ -8,7 +8,7 @@ import { redacted } from "../erasure/sealed.ts"
 import { unreadablePersonal } from "../erasure/unreadable.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import type { EventStore, Loaded, LoadError, RecordedEvent } from "./event-store.ts"
-import { AggregateFailed, reasonOf, UnreadableEvent } from "./failures.ts"
+import { AggregateFailed, reasonOf, UnreadableEvent, unreadableReason } from "./failures.ts"
 
 type Store = EventStore["Service"]
 /** Every error of loading a state. */
@@ -97,7 +97,23 @@ export const decodeEvent = <Ev>(
   } catch (error) {
     // what is wrong is logged and answered, so it must not quote personal data
     const known = fields.size === 0 ? error : unreadablePersonal(error, type, schemaVersion ?? 1, aggregate.eventTypes)
-    throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason: reasonOf(known) })
+    const reason = unreadableReason(error, reasonOf(known))
+    throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason })
+  }
+}
+/** The state after an event of a stream. Throws `AggregateFailed`. */
+export const evolved = <State>(
+  aggregate: Aggregate.Any,
+  { stream, type, version }: Pick<RecordedEvent, "stream" | "type" | "version">,
+  state: State,
+  event: never
+): State => {
+  try {
+    return aggregate.evolve(state, event)
+  } catch (cause) {
+    const reason = `event ${version} of type ${type}: ${reasonOf(cause)}`
+    const at = { aggregate: aggregate.name, stream, command: undefined, operation: "evolve" } as const
+    throw new AggregateFailed({ ...at, reason, cause })
   }
 }
 /** The state after more events. Throws `UnreadableEvent` and `AggregateFailed`. */
@@ -111,14 +127,7 @@ export const foldEvents = <State>(
   for (const recorded of events) {
     const event = decodeEvent<never>(aggregate, recorded)
     for (const subject of aggregate.subjectsOf(event)) subjects.add(subject)
-    try {
-      state = aggregate.evolve(state, event)
-    } catch (cause) {
-      const { name } = aggregate
-      const reason = `event ${recorded.version} of type ${recorded.type}: ${reasonOf(cause)}`
-      const at = { aggregate: name, stream: recorded.stream, command: undefined, operation: "evolve" } as const
-      throw new AggregateFailed({ ...at, reason, cause })
-    }
+    state = evolved(aggregate, recorded, state, event)
   }
   return { ...from, state, version: events.at(-1)?.version ?? from.version, subjects }
 }

@@ -3,7 +3,7 @@ import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { describeError, thrownAt } from "../dead-letter/event-failure.ts"
-import type { EventType } from "../model/event.ts"
+import { type EventType, UnfitUpcast, upcasterOf } from "../model/event.ts"
 import type { Fields } from "../model/fields.ts"
 
 /** An event with personal fields cannot be read. The message quotes none of its values, so that it may be stored and logged. */
@@ -66,6 +66,14 @@ const pathText = (path: ReadonlyArray<unknown>, names: ReadonlySet<PropertyKey>)
     .join("")
     .replace(/^\./, "")
 
+/** The error as an `UnfitUpcast`; undefined if it is none. Asking a revoked proxy for its class throws. */
+const unfitUpcast = (error: unknown): UnfitUpcast | undefined => {
+  try {
+    return error instanceof UnfitUpcast ? error : undefined
+  } catch {
+    return undefined
+  }
+}
 /** Why a schema refuses a value, without the value; undefined if something else was thrown. */
 const schemaProblem = (error: unknown, fields: Fields): string | undefined => {
   try {
@@ -93,6 +101,14 @@ export const unreadablePersonal = (
   // the type or the version is not declared: the message has nothing else of the event
   if (fields === undefined) return new UnreadablePersonal(message, name)
   const cannot = `version ${schemaVersion} of event type ${type} cannot be`
+  const unfit = unfitUpcast(error)
+  if (unfit !== undefined) {
+    const reason = schemaProblem(unfit.cause, versions?.[unfit.version - 1]?.fields ?? fields)
+    return new UnreadablePersonal(
+      `${cannot} upcast: ${upcasterOf(error)} returned data in which ${reason ?? "a field does not fit the schema"}`,
+      name
+    )
+  }
   const problem = schemaProblem(error, fields)
   if (problem !== undefined) return new UnreadablePersonal(`${cannot} decoded: ${problem}`, name)
   const at = thrownAt(error)

@@ -93,6 +93,8 @@ const plainness = (fields: Fields): ((value: Values) => boolean) => {
 export interface Codec {
   readonly decode: (json: unknown) => unknown
   readonly encode: (value: unknown) => unknown
+  /** A value that was decoded or made, with the declared fields only. Throws a `Schema.SchemaError` if it does not fit. */
+  readonly check: (value: unknown) => unknown
   /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: unknown) => string | undefined
   /** Whether `stringify` certainly has a text for a value, in one object whose texts every store can hold. */
@@ -134,12 +136,15 @@ export const codec = (fields: Fields, type?: string): Codec => {
   const copy = copier(fields, type)
   const decode = Schema.decodeUnknownSync(schema)
   const encode = Schema.encodeUnknownSync(schema)
+  // few values need it
+  let check: ((value: unknown) => unknown) | undefined
   const write = type === undefined ? writer(fields) : () => undefined
   const isPlain = type === undefined ? plainness(fields) : () => false
   const written = (value: unknown) => copy(value) ?? encode(value)
   return {
     decode: (json) => copy(json) ?? decode(json),
     encode: written,
+    check: (value) => copy(value) ?? (check ??= Schema.decodeUnknownSync(Schema.toType(schema)))(value),
     stringify: (value) => write(value as Values) ?? JSON.stringify(written(value)),
     isPlain: (value) => isPlain(value as Values)
   }

@@ -46,8 +46,6 @@ export const assertHistory = Effect.fnUntraced(function* (application: Applicati
       { concurrency: 4 }
     )
     const problem = historyProblem(aggregate, samples.flat())
-    if (problem === undefined) continue
-    const [message = problem, hint = ""] = problem.split(/\n(?=Declare)/)
-    return yield* new UnreadableHistory({ message, try: hint })
+    if (problem !== undefined) return yield* new UnreadableHistory({ message: problem.message, try: problem.advice })
   }
 })

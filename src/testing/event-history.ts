@@ -72,7 +72,8 @@ export const EventHistory = {
       throw new Error(`${String(file)} does not exist; create it once with EventHistory.record, and commit it`)
     const samples = readSamples(file)
     const problem = historyProblem(source, samples)
-    if (problem !== undefined) throw new Error(`${problem}\n(samples of ${String(file)})`)
+    if (problem !== undefined)
+      throw new Error(`${problem.message}\ntry: ${problem.advice}\n(samples of ${String(file)})`)
     const present = new Set(samples.map(kindOf))
     const missing = types.flatMap(({ type, versions }) =>
       versions.flatMap((_, i) =>

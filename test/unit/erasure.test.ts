@@ -163,6 +163,13 @@ describe("What is wrong with an event with personal fields", () => {
   }).upcast({ id: Schema.String, note: Personal(Schema.String) }, ({ id, note }) => {
     throw Object.assign(new TypeError(`cannot use ${note.lines[0]?.text}`), { id })
   })
+  const thrownBy = (run: () => unknown): unknown => {
+    try {
+      return run()
+    } catch (error) {
+      return error
+    }
+  }
   const problemOf = (note: unknown, thrown?: unknown) => {
     try {
       throw thrown ?? Noted.decode({ type: "noted", id: "a", note }, 1)
@@ -193,6 +200,19 @@ describe("What is wrong with an event with personal fields", () => {
       /^TypeError version 1 of event type noted cannot be decoded or upcast: TypeError was thrown at .*erasure\.test\.ts:\d+/
     )
     expect(found).not.toContain("secret")
+  })
+  test("what an upcaster returns is named by the upcaster and the path, without its value", () => {
+    const Unfit = Event.make("noted", { id: Schema.String, note: Personal(Schema.String) }).upcast(
+      { id: Schema.String, note: Personal(Schema.Int, { redacted: 0 }) },
+      (v1) => v1 as never
+    )
+    const found = problemOf(
+      undefined,
+      thrownBy(() => Unfit.decode({ type: "noted", id: "a", note: "secret" }, 1))
+    )
+    expect(found).toBe(
+      "UnfitUpcast version 1 of event type noted cannot be upcast: the upcaster of event type noted to version 2 returned data in which `note` does not fit the schema; its value is left out, because that could be personal data"
+    )
   })
   test("whatever was thrown", () => {
     const { proxy, revoke } = Proxy.revocable({}, {})

@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest"
 import {
   Aggregate,
   AggregateFailed,
+  Event,
   type EventStore,
   EventStoreError,
   InvalidOption,
@@ -13,6 +14,8 @@ import {
 } from "../../../src/index.ts"
 import { executorOf, mostStates } from "../../../src/aggregate/executor.ts"
 import { shapeOf } from "../../../src/aggregate/state.ts"
+import type { EventType } from "../../../src/model/event.ts"
+import { eventsPage } from "../../../src/server/aggregates/events.ts"
 import {
   deposit,
   Deposited,
@@ -142,6 +145,54 @@ describe("a state", () => {
       )
     }
     expect(await withStore(store)(load({ version: 1 }))).toMatchObject({ version: 1 })
+  })
+  const of = { wallet: Schema.String, at: Schema.Finite, cents: Schema.Int }
+  const unreadable = async (type: EventType.Any, schemaVersion = 1) => {
+    const store = memoryStore()
+    const Weighed = Aggregate.make({
+      name: "wallet",
+      id: "wallet",
+      events: [type as typeof Deposited],
+      commands: { look: { wallet: of.wallet, at: of.at } },
+      state: Schema.Struct({ sum: Schema.Int }),
+      initial: { sum: 0 },
+      evolve: { [type.type as "deposited"]: ({ sum }, event) => ({ sum: sum + event.cents }) },
+      decide: { look: (_, { at, wallet }) => Deposited.make({ wallet, at, cents: 1 }) }
+    })
+    await append(store, [eventOf("deposited", { cents: 1 }, schemaVersion)])
+    const failing: ReadonlyArray<Effect.Effect<unknown, unknown, EventStore>> = [
+      Aggregate.execute(Weighed, "w", { type: "look", at: 1 }),
+      Aggregate.load(Weighed, "w"),
+      Stream.runCollect(Aggregate.history(Weighed, "w")),
+      eventsPage(Weighed, "w", { from: 1, limit: 1 })
+    ]
+    const messages = new Set<string>()
+    for (const one of failing) {
+      const error = await failsWith(store)(one)
+      expect(error).toBeInstanceOf(UnreadableEvent)
+      expect(error).toMatchObject({ aggregate: "wallet", stream: "w", version: 1, type: "deposited" })
+      messages.add((error as Error).message.replace('wallet "w": event 1 of type deposited cannot be read: ', ""))
+    }
+    expect(store.calls).not.toContain("remember")
+    expect(store.calls.filter((name) => name === "append")).toHaveLength(1)
+    return [...messages]
+  }
+  const upcast = (from: () => object): EventType.Any => Deposited.upcast(of, from as never)
+  const upcaster = "the upcaster of event type deposited to version 2"
+  test("is never folded from what does not fit after an upcaster, and each cause has its own advice", async () => {
+    expect(await unreadable(upcast(() => ({ wallet: "w", at: 1, cents: "x" })))).toEqual([
+      `${upcaster} returned data that does not fit its schema: Expected number\n  at ["cents"]; correct the upcaster`
+    ])
+    const throwing = upcast(() => {
+      throw new Error("no rate")
+    })
+    expect(await unreadable(throwing)).toEqual([`${upcaster} threw: no rate; correct the upcaster`])
+    expect(await unreadable(Deposited, 3)).toEqual([
+      "event type deposited has no version 3, the newest is 1; deploy the code that declares it"
+    ])
+    expect(await unreadable(Event.make("gone", of))).toEqual([
+      'topic wallet has no event type "deposited"; it has gone; keep event types that have stored events in `events`'
+    ])
   })
   test("whose `evolve` throws fails with the event", async () => {
     const store = memoryStore()

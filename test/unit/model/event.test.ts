@@ -2,6 +2,7 @@
 import * as Schema from "effect/Schema"
 import { describe, expect, expectTypeOf, test } from "vitest"
 import { Event, Topic, UnknownVersion } from "../../../src/index.ts"
+import { type EventType, upcasterOf } from "../../../src/model/event.ts"
 
 const Paid = Event.make("paid", { id: Schema.String, amount: Schema.Finite })
   .upcast({ id: Schema.String, cents: Schema.Int }, ({ amount, id }) => ({ id, cents: Math.round(amount * 100) }))
@@ -54,6 +55,46 @@ describe("versions", () => {
       throw new Error("cannot tell")
     })
     expect(() => Broken.decode({ type: "broken", a: 1 })).toThrow("cannot tell")
+    expect(errorOf(Broken, { type: "broken", a: 1 })).toEqual([
+      "cannot tell",
+      "the upcaster of event type broken to version 2"
+    ])
+  })
+
+  const errorOf = (type: EventType.Any, json: unknown) => {
+    try {
+      type.decode(json)
+    } catch (error) {
+      return [(error as Error).message, upcasterOf(error)]
+    }
+    return undefined
+  }
+  test("what an upcaster returns must fit its version, also where a later one would hide that", () => {
+    const first = Event.make("weighed", { grams: Schema.String })
+    const wrong = first.upcast({ grams: Schema.Finite }, ({ grams }) => ({ grams }) as never)
+    const json = { type: "weighed", grams: "x" }
+    const what = "the upcaster of event type weighed to version 2"
+    const message = `${what} returned data that does not fit its schema: Expected number\n  at ["grams"]`
+    const later = wrong.upcast({ heavy: Schema.Boolean }, ({ grams }) => ({ heavy: grams > 1 }))
+    expect([errorOf(wrong, json), errorOf(later, json)]).toEqual([
+      [message, what],
+      [message, what]
+    ])
+    const missing = first.upcast({ grams: Schema.String, at: Schema.Date }, ({ grams }) => ({ grams }) as never)
+    expect(errorOf(missing, json)?.[0]).toMatch(/returned data that does not fit its schema: Missing key\s+at \["at"\]/)
+    expect(errorOf(first, { type: "weighed", grams: 1 })?.[1]).toBe(undefined)
+  })
+  test("what an upcaster returns may have values that JSON does not have; undeclared fields are left out", () => {
+    const Dated = Event.make("dated", { at: Schema.Int }).upcast(
+      { at: Schema.Date, note: Schema.optionalKey(Schema.String) },
+      (v1) => ({ ...v1, at: new Date(v1.at), more: 1 })
+    )
+    expect(Dated.decode({ type: "dated", at: 5 })).toEqual({ type: "dated", at: new Date(5) })
+    const Named = Event.make("named", { first: Schema.String }).upcast({ name: Schema.String }, (v1) => ({
+      ...v1,
+      name: v1.first
+    }))
+    expect(Named.decode({ type: "named", first: "ann" })).toEqual({ type: "named", name: "ann" })
   })
 })
 

@@ -23,11 +23,83 @@ describe("a specification", () => {
       /the state of alert-case\s+expected\s+\{"level":1\}\s+was\s+\{"status":"open"/
     )
   })
+  const opens = { at: 1, entity_id: "e", score: 5 }
+  test.each<readonly [string, () => unknown, RegExp]>([
+    [
+      "a command that does not fit its schema",
+      () => of.when({ type: "acknowledge", at: "now", by: "ann" } as never),
+      /^InvalidCommand: command acknowledge of alert-case is not valid: Expected [^]*at \["at"\]/
+    ],
+    [
+      "a command that the aggregate does not have",
+      () => of.when({ type: "forget" } as never),
+      /^InvalidCommand: command forget of alert-case is not valid: aggregate alert-case has no command "forget"/
+    ],
+    ["a command that is no object", () => of.when(null as never), /^InvalidCommand: .* it is null; give an object/],
+    [
+      "a command to another stream than that of the events",
+      () => of.when({ type: "acknowledge", case_id: "d", at: 2, by: "ann" }),
+      /^InvalidCommand: command acknowledge of alert-case is not valid: its `case_id` is "d", but it was sent to "c"/
+    ],
+    [
+      "a first command without the id of its stream",
+      () => AggregateTest.make(AlertCase).when({ type: "escalate", at: 2 }),
+      /^InvalidCommand: .* its `case_id` is undefined, and nothing before it names the stream; give the id of the stream/
+    ],
+    [
+      "a stream whose id cannot be stored",
+      () => AggregateTest.make(AlertCase).when({ type: "escalate", case_id: "", at: 2 }),
+      /^InvalidStream: an id of alert-case is empty/
+    ],
+    [
+      "an event of another stream",
+      () => of.given([CaseOpened.make({ case_id: "d", ...opens })]),
+      /^Error: event 2 of aggregate alert-case cannot be given: the `case_id` .* is "d", which is not the id of its stream/
+    ],
+    [
+      "an event that does not fit its schema",
+      () => AggregateTest.make(AlertCase).given([{ ...opened, at: "now" } as never]),
+      /^Error: event 1 of aggregate alert-case cannot be given: Expected [^]*at \["at"\]/
+    ],
+    [
+      "a decided event that does not fit its schema",
+      () => AggregateTest.make(make({ decide: { count: () => ({ type: "counted", n: 0.5 }) } })).when(count),
+      /^AggregateFailed: counter "the stream": command count: the decided event is not valid: /
+    ],
+    [
+      "a decided event of another stream",
+      () => AggregateTest.make(make(other())).when({ type: "count", id: "a" } as never),
+      /^AggregateFailed: counter "a": command count: the decided event is not valid: the `id` .* is "x", which is not/
+    ],
+    [
+      "functions that throw",
+      () =>
+        AggregateTest.make(make({ evolve: { counted: () => undefined } }))
+          .given([Counted.make({ n: 1 })])
+          .when(count),
+      /^AggregateFailed: counter "the stream": `evolve` failed: event 1 of type counted: .* returned undefined/
+    ]
+  ])("refuses %s, as `Aggregate.execute` does", (_, run, message) => {
+    expect(String(thrownBy(run))).toMatch(message)
+  })
+  test("keeps the stream of a command that was rejected for the next one", () => {
+    const rejected = AggregateTest.make(AlertCase).when({ type: "escalate", case_id: "c", at: 2 })
+    rejected.when({ type: "open", ...opens }).then([opened])
+    expect(() => rejected.given([{ ...opened, case_id: "d" }])).toThrow(/event 1 .* is "d", which is not the id/)
+  })
   test("that is awaited says how it ends", async () => {
     await expect(Promise.resolve(of)).rejects.toThrow("a specification was awaited; end it with .then([ … ])")
   })
 })
 
+const thrownBy = (run: () => unknown): unknown => {
+  try {
+    return run()
+  } catch (error) {
+    return error
+  }
+}
+const count = { type: "count", n: 1 } as never
 const Counted = Event.make("counted", { n: Schema.Int })
 const counter = {
   name: "counter",
@@ -41,6 +113,12 @@ const counter = {
 const make = (options: object) =>
   Aggregate.make({ ...counter, ...options } as never) as unknown as Aggregate<string, object, object, object, never>
 describe("any commands", () => {
+  test("go to the stream of the given events, which must be of one stream and fit their schemas", () => {
+    const opened = CaseOpened.make({ case_id: "c", at: 1, entity_id: "e", score: 5 })
+    AggregateTest.check(AlertCase, { given: [opened], runs: 20 })
+    const given = [opened, { ...opened, case_id: "d" }]
+    expect(() => AggregateTest.check(AlertCase, { given })).toThrow(/event 2 of aggregate alert-case cannot be given/)
+  })
   test("of a sound aggregate pass", () => {
     AggregateTest.check(AlertCase, { runs: 50 })
     AggregateTest.check(make({}), { runs: 20 })
@@ -145,15 +223,17 @@ describe("a file of samples", () => {
   test("fails declarations that no longer read it, with the event type and what to do", () => {
     const changed = Event.make("counted", { n: Schema.Int, by: Schema.String })
     expect(() => EventHistory.check(Counts([changed]), file)).toThrow(
-      /the declarations of topic counts cannot read events that are stored:\s+event type counted, version 1: .*by.*\s+Declare what changed as a new version of the event type/
+      /the declarations of topic counts cannot read events that are stored:\s+event type counted, version 1: .*by.*\s+try: declare the change as a new version of the event type \(`upcast`\)\n/
     )
     expect(() => EventHistory.check(Counts([Event.make("recounted", {})]), file)).toThrow(
-      /topic counts has no event type "counted"/
+      /topic counts has no event type "counted"[^]*\ntry: keep event types that have stored events in `events`\n/
     )
     const broken = Counted.upcast({ n: Schema.Int }, () => {
       throw new Error("no upcast")
     })
-    expect(() => EventHistory.check(Counts([broken]), file)).toThrow(/event type counted, version 1: no upcast/)
+    expect(() => EventHistory.check(Counts([broken]), file)).toThrow(
+      /event type counted, version 1: the upcaster of event type counted to version 2 threw: no upcast\ntry: correct the upcaster\n/
+    )
   })
   test("must have samples of each declared version, which `record` adds behind the others", () => {
     expect(() => EventHistory.check(Counts([upcast]), file)).toThrow(
