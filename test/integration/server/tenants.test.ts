@@ -171,10 +171,11 @@ const everythingOfTheirs = async () => {
   return { rows, events: events.events, records }
 }
 
-/** The things of globex that can stand for a parameter of a path. A new parameter needs a line here. */
+/** The things of globex that can stand for the parameters of a path, which `/` separates. A new parameter needs a line here. */
 const inPath: Readonly<Record<string, ReadonlyArray<string>>> = {
   topic: ["orders", "receipts.v1", "account", "prices.v1"],
   "/v1/aggregates": [theirs.account],
+  "/v1/operations/aggregates": [`account/${theirs.account}`],
   "/v1/operations/projections": ["counting", "ledger"],
   "/v1/operations/jobs": [theirs.order],
   "/v1/operations/dead-letters": ["1", theirs.order]
@@ -186,7 +187,9 @@ const pathsOf = ({ path }: Operation, things: typeof inPath): ReadonlyArray<stri
   if (name === undefined) return [path]
   const found = things[name] ?? Object.entries(things).find(([prefix]) => path.startsWith(`${prefix}/`))?.[1]
   if (found === undefined && things === inPath) throw new Error(`say what of globex stands for {${name}} in ${path}`)
-  return (found ?? []).map((value) => path.replace(/\{\w+\}/, encodeURIComponent(value)))
+  return (found ?? []).map((values) =>
+    values.split("/").reduce((filled, value) => filled.replace(/\{\w+\}/, encodeURIComponent(value)), path)
+  )
 }
 const texts = [
   theirs.tenant,
