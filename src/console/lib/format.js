@@ -62,6 +62,9 @@ export const instantOf = (text) => {
   const date = new Date(`${day}T${clock}${utc || isUtc() ? "Z" : ""}`)
   return Number.isNaN(date.getTime()) ? text : date.toISOString()
 }
+/** Whether a field is a time in epoch milliseconds, by its name and its value. */
+export const isMoment = (name, value) =>
+  /(^|_)(at|time)$/.test(name) && /^\d{12,14}$/.test(String(value)) && Number(value) < 1e14
 /** The zone that times are shown in. */
 export const zone = () => (isUtc() ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone)
 /**

@@ -39,7 +39,13 @@ class LiveList {
   }
   /** Takes messages. Returns false if no more are wanted until it goes on. */
   take(messages) {
-    const wanted = messages.filter(({ event }) => event !== "end" && event !== "live" && event !== "snapshot")
+    const liveAt = messages.findIndex(({ event }) => event === "live")
+    // a row that was there already came earlier, nobody knows when
+    const wanted = messages.flatMap((one, i) =>
+      ["end", "live", "snapshot"].includes(one.event)
+        ? []
+        : [{ ...one, isEarlier: !this.#isLive && (liveAt < 0 || i < liveAt) }]
+    )
     const ended = messages.findLast(({ event }) => event === "end")
     if (ended !== undefined) this.#ended = parseJson(ended.data)
     this.#isLive ||= messages.some(({ event }) => event === "live")
@@ -93,7 +99,7 @@ class LiveList {
       isYoung: this.#items.length === 0 && (this.openedAt === undefined || Date.now() - this.openedAt < most.youngMs)
     }
   }
-  #itemOf({ data, event, id }) {
+  #itemOf({ data, event, id, isEarlier }) {
     const found = parseJson(data)
     if (this.#source.kind === "topic") {
       const type = typeof found.value?.type === "string" ? found.value.type : ""
@@ -110,7 +116,7 @@ class LiveList {
         ? []
         : Object.keys(found).filter((name) => !same(found[name], before[name]))
     const entity = key.find((one) => typeof one === "string")
-    return { id, event, at: Date.now(), key, entity, value: found, changed }
+    return { id, event, at: isEarlier ? undefined : Date.now(), key, entity, value: found, changed }
   }
 }
 

@@ -1,10 +1,10 @@
 // Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
-import { useGet } from "../lib/api.js"
+import { parseJson, useGet } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Json, Loaded, Problem, Tag, Time, Value } from "../parts/common.js"
+import { Command, Empty, Field, FieldValue, Json, Loaded, Problem, Tag, Time } from "../parts/common.js"
 
 /** How many events an explanation has at first, and at most. */
 const limits = { usual: 100, most: 1_000 }
@@ -15,7 +15,7 @@ const isTime = (type = "") => type.startsWith("timestamp")
 const Cell = ({ column, value, view }) =>
   isTime(view.columns.find(({ name }) => name === column)?.type) && value !== null && value !== undefined
     ? html`<${Time} at=${value} />`
-    : html`<${Value} value=${value} />`
+    : html`<${FieldValue} name=${column} value=${value} />`
 const Row = ({ row, view }) =>
   row === null
     ? html`<p class="quiet">There is no such row.</p>`
@@ -45,7 +45,7 @@ const Changes = ({ after, before, view }) => {
 }
 const parsed = (text) => {
   try {
-    return JSON.parse(text)
+    return parseJson(text)
   } catch {
     return text
   }

@@ -122,6 +122,7 @@ const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {
             height=${160}
             hasPoints
           />
+          ${lines.times.length === 1 && html`<p class="quiet">There is one window so far: the line begins with the second.</p>`}
         </section>`
       })}
     </div>

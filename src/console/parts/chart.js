@@ -25,6 +25,11 @@ const tickTexts = (ticks, step) => {
     return isNewDay ? `${text}\n${day}` : text
   })
 }
+/** The range of times: a minute at least, so that the first points are not a line across years. One alone is in the middle. */
+const timeRange = ({ data: [times] }, low, high) => {
+  const last = times.length > 1 ? high : (times[0] ?? Date.now() / 1_000)
+  return times.length === 1 ? [last - 60, last + 60] : [Math.min(times.length > 1 ? low : last, last - 60), last]
+}
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 /** The colours of series, by their number. */
 export const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"]
@@ -64,13 +69,7 @@ export const Chart = ({ hasPoints = false, height = 180, series, summary, times,
           // the last time of the axis is in the middle below its tick
           padding: [8, 40, 0, 0],
           scales: {
-            // a minute at least, so that the first points are not a line across years; of one point, uPlot takes years for its range
-            x: {
-              range: ({ data: [times] }, low, high) => {
-                const last = times.length > 1 ? high : (times[0] ?? Date.now() / 1_000)
-                return [Math.min(times.length > 1 ? low : last, last - 60), last]
-              }
-            },
+            x: { range: timeRange },
             y: { range: (_, low, high) => [Math.min(0, low ?? 0), high === null || high <= 0 ? 1 : high * 1.1] }
           },
           axes: [

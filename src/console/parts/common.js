@@ -1,5 +1,5 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
-import { duration, isUtc, number, time, visible } from "../lib/format.js"
+import { duration, isMoment, isUtc, number, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 
 /** A time with the other zone in its title. */
@@ -95,6 +95,11 @@ export const Value = ({ value }) => {
   if (typeof value === "boolean") return html`<code>${String(value)}</code>`
   return html`${String(value)}`
 }
+/** A value of a named field: one that is a time in epoch milliseconds has the time behind it. */
+export const FieldValue = ({ name, value }) =>
+  html`<${Value}
+      value=${value}
+    />${isMoment(name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}`
 /** JSON in one line of a table, as much as there is room for, and more of it in its title. */
 export const JsonLine = ({ value }) => {
   const text = JSON.stringify(value)

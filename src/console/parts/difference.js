@@ -1,7 +1,7 @@
 // What differs between two builds: counts by table, and samples side by side with the paths that differ marked.
 import { counted, number } from "../lib/format.js"
 import { html } from "../lib/html.js"
-import { Table, Tag, Value } from "./common.js"
+import { FieldValue, Table, Tag } from "./common.js"
 
 const isNested = (value) => typeof value === "object" && value !== null && value.text === undefined
 /** The leaves of a value by their paths. */
@@ -48,7 +48,7 @@ const Sample = ({ sample: { candidate, key, kind, live } }) =>
           name,
           cell: (row) =>
             html`<span class=${row.differs ? "differs" : ""}
-              >${row[name] === undefined ? "–" : html`<${Value} value=${row[name]} />`}</span
+              >${row[name] === undefined ? "–" : html`<${FieldValue} name=${row.path} value=${row[name]} />`}</span
             >`
         }))
       ]}

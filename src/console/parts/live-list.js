@@ -42,7 +42,15 @@ const Item = ({ item, source }) => {
           ${isOpen ? "Less" : "More"}
         </button>
       </td>
-      <td><${Time} at=${at} /></td>
+      <td>${at === undefined ? html`<span class="quiet">earlier</span>` : html`<${Time} at=${at} />`}</td>
+      ${
+        source.kind === "topic" &&
+        html`<td>
+          <a href=${linkTo("events", { topic: source.name, at: `${item.partition}:${item.position}` })}
+            >${item.partition}:${item.position}</a
+          >
+        </td>`
+      }
       <td><${What} item=${item} source=${source} /></td>
       <td><${Key} item=${item} source=${source} /></td>
       <td>${value === null ? "deleted" : html`<${JsonLine} value=${short} />`}</td>
@@ -50,7 +58,7 @@ const Item = ({ item, source }) => {
     ${
       isOpen &&
       html`<tr>
-        <td colspan="5">
+        <td colspan="6">
           <${Links} item=${item} source=${source} />
           <${Json} value=${value} />
           ${
@@ -74,6 +82,7 @@ export const LiveItems = ({ isFast, items, source }) =>
         <tr>
           <th scope="col"><span class="sr">more</span></th>
           <th scope="col">${source.kind === "topic" ? "stored" : "came"}</th>
+          ${source.kind === "topic" && html`<th scope="col">position</th>`}
           <th scope="col">${source.kind === "topic" ? "type" : "change"}</th>
           <th scope="col">key</th>
           <th scope="col">value</th>

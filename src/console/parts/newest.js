@@ -3,7 +3,7 @@ import { get, withQuery } from "../lib/api.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { linkTo } from "../lib/router.js"
 import { follow } from "../lib/stream.js"
-import { time } from "../lib/format.js"
+import { isMoment as isTime, time } from "../lib/format.js"
 import { Empty, Problem, Table, Time, Value } from "./common.js"
 
 /** How many records are shown, and of how many partitions the last ones are read at first. */
@@ -53,9 +53,6 @@ const Field = ({ name, value }) =>
       ? decimal.format(value)
       : html`<${Value} value=${value} />`
 const isScalar = (value) => value === null || typeof value !== "object" || "text" in value
-/** Whether a field is a time in epoch milliseconds, by its name and its value. */
-const isTime = (name, value) =>
-  /(^|_)(at|time)$/.test(name) && typeof value === "number" && value > 1e11 && value < 1e14
 /** The fields of the newest records that have one value, in the order of the newest record. */
 const fieldsOf = (records) => {
   const names = Object.entries(records[0].value ?? {}).flatMap(([name, value]) => (isScalar(value) ? [name] : []))

@@ -332,11 +332,11 @@ suite("the console's actions", () => {
     await page.locator("summary", { hasText: "Sent from this tab" }).waitFor()
     await show("send?many=1")
     await field("lines").fill(
-      `${JSON.stringify(order("s-2", "sue"))}\n{"type":"ordered","id":"s-3"}\n${JSON.stringify(order("s-4", "sue"))}`
+      `${JSON.stringify(order("s-2", "sue"))}\n\n{"type":"ordered","id":"s-3"}\n${JSON.stringify(order("s-4", "sue"))}`
     )
     await press("Send 3 events")
     await page.getByText("2 events accepted, 1 rejected.").waitFor()
-    await page.getByRole("row", { name: /^2 schema_mismatch/ }).waitFor()
+    await page.getByRole("row", { name: /^3 schema_mismatch/ }).waitFor()
     await expect.poll(() => rowOf("s-4"), { timeout: 15_000 }).toMatchObject({ customer: "sue" })
   })
 

@@ -118,6 +118,46 @@ suite("the console", () => {
     }
   })
 
+  test("forms follow the address, forwards and back, and an address without a page says which pages there are", async () => {
+    const { close, errors, page } = await open(operator)
+    const field = page.getByLabel("alert_id", { exact: true })
+    await show(page, "explain?table=alerts&alert_id=f-1")
+    expect(await field.inputValue()).toBe("f-1")
+    await show(page, "explain?table=alerts&alert_id=m-1")
+    await expect.poll(() => field.inputValue()).toBe("m-1")
+    await page.goBack()
+    await expect.poll(() => field.inputValue()).toBe("f-1")
+    await show(page, "nosuch/page")
+    await page.getByRole("heading", { name: "There is no page nosuch", level: 1 }).waitFor()
+    expect(await page.title()).toBe("No such page · Millrace")
+    await page.getByRole("main").getByRole("link", { name: "Dead letters" }).click()
+    await page.getByRole("heading", { name: "Dead letters", level: 1 }).waitFor()
+    // an explanation waits for the one before
+    expect(errors.filter((error) => !error.includes("409"))).toEqual([])
+    await close()
+  })
+
+  test("a time is a filter as the table shows it, and an action's dialog goes when its user goes back", async () => {
+    const { close, errors, page } = await open(operator, { timezoneId: "Asia/Kolkata" })
+    await show(page, "tables/entity_activity")
+    const cell = page.locator("tbody time").first()
+    await page.getByLabel("Column").selectOption("window_start")
+    await page.getByLabel("Comparison").selectOption("gte")
+    await page.getByLabel("Value").fill(await cell.innerText())
+    await page.getByRole("button", { name: "Add the filter" }).click()
+    await page.getByRole("button", { name: /^Remove the filter window_start/ }).waitFor()
+    await cell.waitFor()
+    expect(await page.locator(".problem").count()).toBe(0)
+    await show(page, "versions/signals")
+    await page.getByRole("button", { name: "Rebuild" }).click()
+    await page.getByRole("dialog").waitFor()
+    await page.goBack()
+    await page.getByRole("heading", { name: "Tables" }).waitFor()
+    expect(await page.getByRole("dialog").count()).toBe(0)
+    expect(errors).toEqual([])
+    await close()
+  })
+
   test("text of events is shown as text, whatever it looks like", async () => {
     const { close, errors, page } = await open(operator)
     for (const path of ["tables/alerts", "overview", "live?topic=events.raw.v1&from=earliest"]) {
