@@ -3,7 +3,7 @@ import { candidateOf, type StoredBuild } from "../postgres/store/builds.ts"
 import type { DefinitionWarning } from "../postgres/store/definitions.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import { deploymentOf } from "./deployments.ts"
-import { dataFlag, type Finding, type Findings } from "./findings.ts"
+import { buildText, dataFlag, type Finding, type Findings } from "./findings.ts"
 
 /** What is known of the builds of all projections. */
 export interface BuildFacts {
@@ -34,9 +34,13 @@ const toGo = (partitions: BuildFacts["partitions"], name: string, from: number, 
 }
 
 /** What to do about functions that differ from those that a build's rows were made with. */
-const changedFinding = ({ name, version, warnings }: DefinitionWarning, embeddedDir: string | undefined): Finding => ({
+const changedFinding = (
+  { name, version, warnings }: DefinitionWarning,
+  declared: number,
+  embeddedDir: string | undefined
+): Finding => ({
   kind: "changed",
-  what: `projection ${name} v${version}`,
+  what: `projection ${buildText({ name, version, declared })}`,
   message: `${warnings.join("; ")} since the version first ran, or since it was accepted; rows keep what the old code made of them`,
   try: `if the results stay the same: millrace migrate${dataFlag(embeddedDir)} --accept ${name}; if not: millrace rebuild${dataFlag(embeddedDir)} ${name}, then diff and promote`
 })
@@ -53,15 +57,16 @@ export const withBuilds = ({ notices, problems }: Findings, facts: BuildFacts): 
       live === undefined || candidate === undefined ? undefined : toGo(partitions, name, candidate.number, live.number)
     const found = deploymentOf({ builds: all, processes, here: undefined, toGo: behind, embeddedDir })
     if (found === undefined) continue
-    const what = `projection ${name} v${live!.number}`
+    const what = `projection ${buildText({ name, version: live!.number, declared: live!.declared })}`
     const isGone = kept.some((one) => one.kind === "removed" && one.what === what)
     added.push({ kind: "building", what: `projection ${name}`, message: found.message, try: found.try })
     kept = kept.filter((one) => !(one.kind === "removed" && one.what === what))
     if (isGone)
       wrong = wrong.map((one) => (one.kind === "not_running" && one.what === what ? { ...one, try: found.try } : one))
   }
-  const isLive = (one: DefinitionWarning) =>
-    builds.some(({ live, name, number }) => live && name === one.name && number === one.version)
-  const changed = warnings.filter(isLive).map((one) => changedFinding(one, embeddedDir))
+  const changed = warnings.flatMap((one) => {
+    const build = builds.find(({ live, name, number }) => live && name === one.name && number === one.version)
+    return build === undefined ? [] : [changedFinding(one, build.declared, embeddedDir)]
+  })
   return { problems: wrong, notices: [...kept, ...added, ...changed] }
 }

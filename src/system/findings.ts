@@ -54,7 +54,10 @@ export interface Findings {
 /** What is known of a partition of a projection. Ages are in milliseconds. */
 export interface PartitionFacts {
   readonly name: string
+  /** The number of the build. */
   readonly version: number
+  /** The version that the code of the build declares. */
+  readonly declared: number
   readonly topic: string
   readonly partition: number
   readonly mode: string
@@ -138,6 +141,10 @@ const startRole = ({ embeddedDir, processes }: Facts, role: "projections" | "rel
   return `stop ${processText(holder)}${isAlive(holder) ? "" : " if it still runs"}, because an embedded database belongs to one process; then start all roles: ${start}`
 }
 
+/** Names a build as lists of dead letters do: `alerts v1`, or `alerts build 3 (version 2)` where the numbers differ. */
+export const buildText = ({ declared, name, version }: Pick<PartitionFacts, "declared" | "name" | "version">): string =>
+  `${name} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}`
+
 /** One version of a projection over one topic, and the processes that run it. */
 interface ProjectionView {
   readonly facts: Facts
@@ -153,14 +160,15 @@ interface ProjectionView {
   readonly failureOf: (one: PartitionFacts) => { readonly reason: string; readonly sinceMs: number } | undefined
 }
 const viewOf = (facts: Facts, partitions: ReadonlyArray<PartitionFacts>): ProjectionView => {
-  const [{ mode, name, topic, version }] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
+  const [one] = partitions as readonly [PartitionFacts, ...ReadonlyArray<PartitionFacts>]
+  const { mode, name, topic, version } = one
   const isLive = mode === "live"
   const runs = facts.processes.filter(({ projections }) => projections.includes(`${name}_v${version}`))
   const running = runs.filter(isAlive)
   const subject = { projection: name, version, topic }
   return {
     facts,
-    what: `projection ${name} v${version}${isLive ? "" : ` (${mode})`}`,
+    what: `projection ${buildText(one)}${isLive ? "" : ` (${mode})`}`,
     topic,
     isLive,
     partitions,
@@ -255,7 +263,10 @@ const judgeLate = (view: ProjectionView): ReadonlyArray<Judged> => {
   }
   if (running.length === 0) {
     const message = `no process runs it${lastText(gone)}; ${waitingIn(topic, late)}`
-    add("not_running", late, message, startRole(facts, "projections"))
+    // what has the code of no process is a removed build: to start one cannot help
+    const removed = partitions.find((one) => one.removed)
+    if (removed === undefined) add("not_running", late, message, startRole(facts, "projections"))
+    else if (isLive) add("not_running", late, message, removedAdvice(facts, removed))
     return found
   }
   const [{ name, version } = { name: "", version: 0 }] = partitions
@@ -304,16 +315,37 @@ const judgePaused = ({ facts, partitions, topic, what }: ProjectionView, name: s
   const advice = `millrace resume${dataFlag(facts.embeddedDir)} ${name}`
   return { kind: "paused", what, message, try: advice, isProblem: oldestIn(waiting) > facts.maxAgeMs }
 }
+/** What to do about a build whose version the configuration no longer has. Readers see the live one, so that it cannot be retired before another is promoted. */
+const removedAdvice = (
+  { embeddedDir, partitions }: Facts,
+  { declared, mode, name, version }: PartitionFacts
+): string => {
+  const flag = dataFlag(embeddedDir)
+  const hasOthers = partitions.some((other) => other.name === name && !other.removed)
+  if (!hasOthers) return `put it back, or end it: millrace retire${flag} ${name} ${version}`
+  return mode === "live"
+    ? `put version ${declared} back, or let another build take its place: millrace promote${flag} ${name}`
+    : `if nobody needs it for a rollback, end build ${version}: millrace retire${flag} ${name} ${version}; to let it follow again, put version ${declared} back`
+}
+const removedText = ({ partitions }: Facts, { declared, mode, name, version }: PartitionFacts): string => {
+  if (!partitions.some((other) => other.name === name && !other.removed))
+    return "the configuration no longer has it, so nothing processes its topics"
+  const live = partitions.find((other) => other.name === name && other.mode === "live" && other.version !== version)
+  const said = `the configuration no longer has version ${declared}, so no process runs build ${version}`
+  return mode === "live" || live === undefined
+    ? said
+    : `${said}; readers see ${live.declared === live.version ? `version ${live.declared}` : `build ${live.version} of version ${live.declared}`}`
+}
 /** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
-const judgeRemoved = ({ embeddedDir }: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
+const judgeRemoved = (facts: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>
   one === undefined
     ? []
     : [
         {
           kind: "removed",
-          what: `projection ${one.name} v${one.version}`,
-          message: "the configuration no longer has it, so nothing processes its topics",
-          try: `put it back, or end it: millrace retire${dataFlag(embeddedDir)} ${one.name} ${one.version}`,
+          what: `projection ${buildText(one)}`,
+          message: removedText(facts, one),
+          try: removedAdvice(facts, one),
           isProblem: false
         }
       ]

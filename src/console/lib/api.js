@@ -82,6 +82,8 @@ export const send = async (method, path, { accept = [], body, headers, isText = 
     response = await fetch(path, { ...init, signal: signal ?? AbortSignal.timeout(60_000) })
   } catch (error) {
     if (signal?.aborted && signal.reason?.name !== "TimeoutError") throw error
+    // the heartbeat notices when it is back
+    setOnline(false)
     throw new ApiError({
       status: 0,
       code: "no_answer",

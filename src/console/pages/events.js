@@ -1,7 +1,8 @@
 // The records of a topic: of one partition or all, by key, type, tenant and time; one with its headers, decoded and raw, and the requests that stand for it.
-import { get, useGet, withQuery } from "../lib/api.js"
+import { useGet, withQuery } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
+import { newestOf } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, JsonLine, Loaded, Table, Tag, Time } from "../parts/common.js"
 import { KeyLink, RecordDialog } from "../parts/record.js"
@@ -58,14 +59,14 @@ const Partition = ({ query, set, topic }) => {
           const isDone = order === "asc" ? next >= end : next <= start
           return html`<p role="status" class="quiet">
               ${`Partition ${found} has positions ${number(start)} to ${number(end)}. `}
-              ${isSearch && foundText(records.length, searched, isDone, order)}
+              ${(isSearch || records.length === 0) && start < end && foundText(records.length, searched, isDone, order)}
             </p>
             ${
               rows.length === 0
                 ? html`<${Empty}
                     title=${start === end ? "The partition is empty" : isDone ? "There is none" : "None here, so far"}
                     ><p>
-                      ${start === end ? "Send an event, or choose another partition." : isDone ? "Change the filters, or choose another partition." : "The search has a limit for each request. It goes on by the button."}
+                      ${start === end ? "Send an event, or choose another partition." : isDone ? "Change the filters, or choose another partition." : "A request looks so far at most. It goes on by the button."}
                     </p><//
                   >`
                 : html`<${Records} topic=${topic} query=${query} records=${rows} />`
@@ -98,16 +99,7 @@ const atOnce = 6
 /** The newest records of all partitions before a time, newest first: `{ records, looked, isDone }`. */
 const readAll = async (topic, { from, tenant, type }) => {
   const read = (partition) =>
-    get(
-      withQuery(pathOf(topic), {
-        partition: String(partition),
-        order: "desc",
-        from,
-        type,
-        tenant,
-        limit: String(rowsOfPage)
-      })
-    )
+    newestOf(topic, { partition: String(partition), from, type, tenant, limit: String(rowsOfPage) })
   const first = await read(0)
   const pages = [first]
   for (let next = 1; next < first.partitions; next += atOnce)
@@ -122,8 +114,9 @@ const readAll = async (topic, { from, tenant, type }) => {
   return {
     records: all.slice(0, rowsOfPage),
     partitions: first.partitions,
-    isDone: all.length <= rowsOfPage && pages.every(({ next, start }) => next <= start),
-    isCut: pages.some(({ next, records, start }) => records.length < rowsOfPage && next > start)
+    positions: pages.reduce((sum, { searched }) => sum + searched.to - searched.from, 0),
+    cut: pages.filter(({ next, records, start }) => records.length < rowsOfPage && next > start),
+    isDone: all.length <= rowsOfPage && pages.every(({ next, start }) => next <= start)
   }
 }
 const AllPartitions = ({ query, set, topic }) => {
@@ -154,21 +147,27 @@ const AllPartitions = ({ query, set, topic }) => {
   }, [topic.name, from, tenant, type])
   return html`<section class="card">
     <${Loaded} of=${{ ...state, isLoading: true }}>
-      ${({ isCut, isDone, partitions, records }) => {
+      ${({ cut, isDone, partitions, positions, records }) => {
         const oldest = records.at(-1)?.appended_at
         // what has the same time as the last one comes again, rather than not at all
         const before = oldest === undefined ? undefined : new Date(oldest + 1).toISOString()
         const next = before === undefined || before !== from ? before : new Date(oldest).toISOString()
         return html`<p role="status" class="quiet">
             ${counted(partitions, "partition")}, by the time at which records were
-            stored${from ? html`, before <${Time} at=${from} />` : ""}.${isCut && (type || tenant) ? " The search ended at its limit in some of them: choose a partition to look further." : ""}
+            stored${from ? html`, before <${Time} at=${from} />` : ""}.
+            ${cut.length > 0 && ` It looked at ${counted(positions, "position")}, and ended at its limit in ${counted(cut.length, "partition")}: `}
+            ${cut.length > 0 && html`<a href=${linkTo("events", { ...query, topic: topic.name, partition: String(cut[0].partition), order: "desc", from: String(cut[0].next) })}>look further in partition ${cut[0].partition}</a>`}
           </p>
           ${
             records.length === 0
-              ? html`<${Empty} title="No records here"
-                  ><p>Send an event, or remove a filter.</p>
-                  <p class="row"><a href=${linkTo("send")}>Send an event</a></p><//
-                >`
+              ? cut.length > 0
+                ? html`<${Empty} title="None here, so far"
+                    ><p>What has been looked at only announces times, or has another type or tenant.</p><//
+                  >`
+                : html`<${Empty} title="No records here"
+                    ><p>${type || tenant || from ? "Remove a filter, or send an event." : "Send an event."}</p>
+                    <p class="row"><a href=${linkTo("send")}>Send an event</a></p><//
+                  >`
               : html`<${Records} topic=${topic} query=${query} records=${records} />`
           }
           <div class="row">

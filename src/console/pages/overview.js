@@ -162,9 +162,9 @@ const Delay = ({ hasRelays, parts }) => {
 
 const failuresOf = ({ processes }) => processes.filter(({ running }) => running).flatMap(({ failing }) => failing)
 const Figures = ({ found, rates }) => {
-  const { dead_letters: ofProjections, parked_messages: ofRelays, subscriptions, timers } = found
+  const { dead_letters: ofProjections, follower_dead_letters: followed, subscriptions, timers } = found
   const failing = failuresOf(found).length
-  const letters = ofProjections + ofRelays
+  const letters = ofProjections + found.parked_messages
   const undelivered = sum(subscriptions.map((one) => one.undelivered))
   return html`<div class="figures">
     <${Figure}
@@ -189,7 +189,7 @@ const Figures = ({ found, rates }) => {
       note="published to topics"
     />
     <${Figure}
-      label="Errors"
+      label="Failing now"
       value=${failing}
       note=${failing === 0 ? "nothing is tried again" : `${failuresOf(found)[0].what} fails`}
       kind=${failing > 0 ? "bad" : ""}
@@ -198,8 +198,8 @@ const Figures = ({ found, rates }) => {
       label="Dead letters"
       value=${letters}
       href=${linkTo("dead-letters")}
-      kind=${letters > 0 ? "warn" : ""}
-      note=${letters === 0 ? "none is open" : "wait for a decision"}
+      kind=${letters + followed > 0 ? "warn" : ""}
+      note=${(letters > 0 ? "wait for a decision" : followed > 0 ? "of live builds" : "none is open") + (followed > 0 ? `; and ${number(followed)} of builds that follow` : "")}
     />
     ${
       timers.waiting + timers.due > 0 &&
@@ -277,6 +277,7 @@ const Whole = ({ application, found, topics, views }) => {
   const parts = partsOf(found, input)
   const records = sum(input.map(recordsOf))
   const { notices, problems } = found
+  const letters = found.dead_letters + found.follower_dead_letters + found.parked_messages
   const newest = shownOf({ input, output }, views)
   return html`<p class="sentence">
       ${sentenceOf(application, { rate: rates.last.in, records, delay: parts.projection })}${" "}
@@ -285,6 +286,7 @@ const Whole = ({ application, found, topics, views }) => {
           ? html`<${Tag} kind="good">healthy<//>`
           : html`<${Tag} kind="bad">unhealthy: ${counted(problems.length, "problem")}<//>`
       }
+      ${letters > 0 && html` <a href=${linkTo("dead-letters")}><${Tag} kind="warn">${counted(letters, "dead letter")}<//></a>`}
     </p>
     <${Problems} problems=${problems} notices=${notices} />
     <${Figures} found=${found} rates=${rates} />

@@ -1,6 +1,7 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
 import { duration, isMoment, isUtc, number, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
+import { useOnline } from "../lib/online.js"
 
 /** A time with the other zone in its title. */
 export const Time = ({ at }) => {
@@ -22,9 +23,14 @@ const scopesFor = ({ code, message }) => {
   const scope = /needs the scope (\w+)/.exec(message)?.[1] ?? (message.includes("about all tenants") && "operate")
   return scope === "operate" ? "read,operate" : scope || undefined
 }
-/** An error with what to do about it. */
-export const Problem = ({ error }) =>
-  error === undefined
+/** An error with what to do about it. Once a server is back that did not answer, it says that, instead. */
+export const Problem = ({ error }) => {
+  const isOnline = useOnline()
+  if (error?.status === 0 && isOnline)
+    return html`<p class="note-box" role="status">
+      The server did not answer, and is back. It is not known whether it took the request: look, and send it again.
+    </p>`
+  return error === undefined
     ? null
     : html`<div class="problem" role="alert">
         <p><strong>${error.message}</strong></p>
@@ -36,6 +42,7 @@ export const Problem = ({ error }) =>
         }
         ${error.code && html`<p class="quiet">${error.code}${error.status ? `, HTTP ${error.status}` : ""}</p>`}
       </div>`
+}
 
 /** What a page shows while it has nothing: why, and the next step. */
 export const Empty = ({ children, title }) =>

@@ -1,47 +1,30 @@
 // The newest records of a topic as they are made: those that the log has, and then what a stream brings.
 import { get, withQuery } from "../lib/api.js"
 import { html, useEffect, useState } from "../lib/html.js"
+import { newestOf } from "../lib/records.js"
 import { linkTo } from "../lib/router.js"
 import { follow } from "../lib/stream.js"
 import { isMoment as isTime, time } from "../lib/format.js"
 import { Empty, Problem, Table, Time, Value } from "./common.js"
 
-/** How many records are shown, and of how many partitions the last ones are read at first. */
-const most = { shown: 8, partitions: 8, columns: 4 }
-/** How far back a partition is looked through, first and then: what projections tell each other of time has positions, too, and is no record. */
-const back = [most.shown, 1_000]
+/** How many records and columns are shown, and of how many partitions the last records are read at first. */
+const most = { shown: 8, partitions: 32, columns: 4 }
 
-/** The records of some partitions within so many positions before their ends, the newest first. */
-const within = async (name, partitions, positions) => {
-  const pages = await Promise.all(
-    partitions.map(({ end, partition, start }) =>
-      get(
-        withQuery(`/v1/topics/${encodeURIComponent(name)}/records`, {
-          partition,
-          from: Math.max(start, end - positions),
-          limit: 1_000
-        })
-      )
-    )
-  )
-  return pages
-    .flatMap(({ partition, records }) =>
-      records
-        .slice(-most.shown)
-        .map(({ appended_at: at, position, value }) => ({ id: `${partition}@${position}`, at, value }))
-    )
-    .toSorted((a, b) => b.at - a.at)
-    .slice(0, most.shown)
-}
 /** The last records of a topic, the newest first. */
 const lastOf = async ({ name, partitions }) => {
   const some = partitions
     .filter(({ end, start }) => end > start)
     .toSorted((a, b) => b.end - a.end)
     .slice(0, most.partitions)
-  let found = []
-  for (const positions of back) if (found.length < most.shown) found = await within(name, some, positions)
-  return found
+  const pages = await Promise.all(
+    some.map(({ partition }) => newestOf(name, { partition: String(partition), limit: String(most.shown) }))
+  )
+  return pages
+    .flatMap(({ partition, records }) =>
+      records.map(({ appended_at: at, position, value }) => ({ id: `${partition}@${position}`, at, value }))
+    )
+    .toSorted((a, b) => b.at - a.at)
+    .slice(0, most.shown)
 }
 
 const decimal = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 })

@@ -64,7 +64,7 @@ export const whole = <A = never>(
   throw new Problem(
     400,
     "invalid_parameter",
-    `the parameter ${name} is ${JSON.stringify(value)}; it must be a whole number`,
+    `the parameter ${name} is ${JSON.stringify(value)}; it must be ${Number.isNaN(number) ? "a whole number" : `from ${least} to ${most}`}`,
     `use a whole number from ${least} to ${most}`
   )
 }

@@ -9,6 +9,7 @@ const minute = 60_000
 const partition: PartitionFacts = {
   name: "alerts",
   version: 1,
+  declared: 1,
   topic: "events.v1",
   partition: 0,
   mode: "live",
@@ -72,10 +73,41 @@ describe("the age decides, not the number", () => {
 test("a removed projection is noted and not a problem; while the configuration has another version, it is still judged", () => {
   const gone = { ...partition, ...late, removed: true }
   assert.deepEqual(kinds({ partitions: [gone] }), { problems: [], notices: ["removed: projection alerts v1"] })
-  const { notices, problems } = kinds({ partitions: [gone, { ...partition, version: 2, mode: "follower" }] })
+  const { notices, problems } = kinds({
+    partitions: [gone, { ...partition, version: 2, declared: 2, mode: "follower" }]
+  })
   assert.lengthOf(problems, 1)
   assert.include(problems[0], "projection alerts v1")
   assert.deepEqual(notices, ["removed: projection alerts v1"])
+})
+
+test("a build of a removed version is named by its number and its version, and the advice for it can help", () => {
+  // version 1 had builds 1 and 2, and version 2 was promoted as build 3
+  const live = { ...partition, version: 3, declared: 2 }
+  const gone = { ...partition, ...late, version: 2, declared: 1, mode: "follower", removed: true }
+  const processes = [{ ...running, projections: ["alerts_v3"] }]
+  assert.deepEqual(findingsOf({ ...facts, partitions: [gone, live], processes }), {
+    problems: [],
+    notices: [
+      {
+        kind: "removed",
+        what: "projection alerts build 2 (version 1)",
+        message:
+          "the configuration no longer has version 1, so no process runs build 2; readers see build 3 of version 2",
+        try: "if nobody needs it for a rollback, end build 2: millrace retire alerts 2; to let it follow again, put version 1 back"
+      }
+    ]
+  })
+  // readers still see the build whose code is gone
+  const [problem] = findingsOf({
+    ...facts,
+    partitions: [
+      { ...gone, mode: "live" },
+      { ...live, mode: "follower" }
+    ],
+    processes
+  }).problems
+  assert.strictEqual(problem!.try, "put version 1 back, or let another build take its place: millrace promote alerts")
 })
 
 describe("a relay whose target is away", () => {
@@ -256,7 +288,7 @@ describe("who is missing", () => {
 describe("why work waits", () => {
   test("a follower that waits for a live build without a process is not stuck, and the live build is named", () => {
     const live = { ...partition, ...late, claimed_by: null }
-    const follower = { ...partition, ...late, version: 2, mode: "follower" }
+    const follower = { ...partition, ...late, version: 2, declared: 2, mode: "follower" }
     const processes = [{ ...running, projections: ["alerts_v2"] }]
     assert.deepEqual(kinds({ partitions: [live, follower], processes }), {
       problems: ["not_running: projection alerts v1"],
@@ -317,7 +349,7 @@ describe("why work waits", () => {
 })
 
 test("a follower is noted with the same reasons and never makes the system unhealthy", () => {
-  const follower = { ...partition, version: 2, mode: "follower" }
+  const follower = { ...partition, version: 2, declared: 2, mode: "follower" }
   const partitions = [
     { ...follower, ...late },
     { ...follower, topic: "others.v1", halted: "x" }
@@ -341,7 +373,7 @@ test("durations are readable", () =>
   ]))
 
 test("a rebuild that a person paused or limited is named as the cause, not a handler", () => {
-  const late = { ...partition, version: 2, mode: "follower", lag: 5, oldest_ms: 10 * minute, committed_ms: 9 * minute }
+  const late = { ...partition, version: 2, declared: 2, mode: "follower", lag: 5, oldest_ms: 10 * minute, committed_ms: 9 * minute }
   const of = (held: string) =>
     findingsOf({
       ...facts,
