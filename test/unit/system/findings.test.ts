@@ -373,7 +373,15 @@ test("durations are readable", () =>
   ]))
 
 test("a rebuild that a person paused or limited is named as the cause, not a handler", () => {
-  const late = { ...partition, version: 2, declared: 2, mode: "follower", lag: 5, oldest_ms: 10 * minute, committed_ms: 9 * minute }
+  const late = {
+    ...partition,
+    version: 2,
+    declared: 2,
+    mode: "follower",
+    lag: 5,
+    oldest_ms: 10 * minute,
+    committed_ms: 9 * minute
+  }
   const of = (held: string) =>
     findingsOf({
       ...facts,
