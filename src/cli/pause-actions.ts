@@ -1,6 +1,6 @@
 // Runs `millrace pause` and `millrace resume`, beside the processes of the system or while none runs.
 import * as Effect from "effect/Effect"
-import { dataFlag } from "../system/findings.ts"
+import { dataFlag } from "../system/build-text.ts"
 import { pauseProjection, resumeProjection } from "../system/pause.ts"
 import { asUnprepared } from "./command-failure.ts"
 import { print } from "./print.ts"

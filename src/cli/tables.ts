@@ -1,6 +1,7 @@
 // Formats rows, the status and topic plans as text.
 import Table from "cli-table3"
-import { dataFlag, type Finding } from "../system/findings.ts"
+import { dataFlag } from "../system/build-text.ts"
+import type { Finding } from "../system/findings.ts"
 import { durationText } from "../text/duration.ts"
 import type { ProcessStatus, Status } from "../system/status.ts"
 import type { TopicPlan } from "../log/topic-plan.ts"

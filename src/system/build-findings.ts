@@ -3,7 +3,8 @@ import { candidateOf, type StoredBuild } from "../postgres/store/builds.ts"
 import type { DefinitionWarning } from "../postgres/store/definitions.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
 import { deploymentOf } from "./deployments.ts"
-import { buildText, dataFlag, type Finding, type Findings } from "./findings.ts"
+import { buildText, dataFlag } from "./build-text.ts"
+import type { Finding, Findings } from "./findings.ts"
 
 /** What is known of the builds of all projections. */
 export interface BuildFacts {

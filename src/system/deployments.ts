@@ -1,7 +1,8 @@
 // Judges how a new build of a projection is deployed beside the live one: who runs the live one meanwhile, and what to do next. Pure: no I/O.
 import { candidateOf, type StoredBuild } from "../postgres/store/builds.ts"
 import type { ProcessRow } from "../postgres/store/processes.ts"
-import { dataFlag, isAlive } from "./findings.ts"
+import { dataFlag } from "./build-text.ts"
+import { isAlive } from "./findings.ts"
 import { counted } from "../text/counted.ts"
 
 /** What is known of a projection with a follower. */

@@ -4,6 +4,7 @@ import { besideRole, type ProcessRow } from "../postgres/store/processes.ts"
 import type { SubscriptionRow } from "../postgres/subscription/lag.ts"
 import { projectionSubject, relaySubject, waitingStreamSubject } from "../monitor/ongoing-failures.ts"
 import { counted } from "../text/counted.ts"
+import { buildText, dataFlag, removedAdvice, removedText } from "./build-text.ts"
 import { durationText } from "../text/duration.ts"
 import { partitionsText } from "../text/partitions.ts"
 
@@ -127,11 +128,6 @@ interface Judged extends Finding {
 const haltedAdvice =
   "remove the cause; the process tries again within a minute. If it does not continue then, restart the process"
 
-/** The flag that commands need to find an embedded database; empty for the default directory and for a server. */
-export const dataFlag = (embeddedDir: string | undefined): string => {
-  if (embeddedDir === undefined || embeddedDir === ".millrace") return ""
-  return ` --data ${/^[\w./@:+-]+$/.test(embeddedDir) ? embeddedDir : `'${embeddedDir.replaceAll("'", `'\\''`)}'`}`
-}
 /** How to get a role that no process has. An embedded database belongs to one process, which must have all roles. */
 const startRole = ({ embeddedDir, processes }: Facts, role: "projections" | "relay"): string => {
   if (embeddedDir === undefined) return `millrace start --roles ${role}`
@@ -140,10 +136,6 @@ const startRole = ({ embeddedDir, processes }: Facts, role: "projections" | "rel
   if (holder === undefined) return start
   return `stop ${processText(holder)}${isAlive(holder) ? "" : " if it still runs"}, because an embedded database belongs to one process; then start all roles: ${start}`
 }
-
-/** Names a build as lists of dead letters do: `alerts v1`, or `alerts build 3 (version 2)` where the numbers differ. */
-export const buildText = ({ declared, name, version }: Pick<PartitionFacts, "declared" | "name" | "version">): string =>
-  `${name} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}`
 
 /** One version of a projection over one topic, and the processes that run it. */
 interface ProjectionView {
@@ -314,27 +306,6 @@ const judgePaused = ({ facts, partitions, topic, what }: ProjectionView, name: s
   const message = `it has been paused for ${durationText(pausedMs)}; ${waits}`
   const advice = `millrace resume${dataFlag(facts.embeddedDir)} ${name}`
   return { kind: "paused", what, message, try: advice, isProblem: oldestIn(waiting) > facts.maxAgeMs }
-}
-/** What to do about a build whose version the configuration no longer has. Readers see the live one, so that it cannot be retired before another is promoted. */
-const removedAdvice = (
-  { embeddedDir, partitions }: Facts,
-  { declared, mode, name, version }: PartitionFacts
-): string => {
-  const flag = dataFlag(embeddedDir)
-  const hasOthers = partitions.some((other) => other.name === name && !other.removed)
-  if (!hasOthers) return `put it back, or end it: millrace retire${flag} ${name} ${version}`
-  return mode === "live"
-    ? `put version ${declared} back, or let another build take its place: millrace promote${flag} ${name}`
-    : `if nobody needs it for a rollback, end build ${version}: millrace retire${flag} ${name} ${version}; to let it follow again, put version ${declared} back`
-}
-const removedText = ({ partitions }: Facts, { declared, mode, name, version }: PartitionFacts): string => {
-  if (!partitions.some((other) => other.name === name && !other.removed))
-    return "the configuration no longer has it, so nothing processes its topics"
-  const live = partitions.find((other) => other.name === name && other.mode === "live" && other.version !== version)
-  const said = `the configuration no longer has version ${declared}, so no process runs build ${version}`
-  return mode === "live" || live === undefined
-    ? said
-    : `${said}; readers see ${live.declared === live.version ? `version ${live.declared}` : `build ${live.version} of version ${live.declared}`}`
 }
 /** A projection that the configuration no longer has: that is no fault, but somebody has to decide what becomes of it. */
 const judgeRemoved = (facts: Facts, [one]: ReadonlyArray<PartitionFacts>): ReadonlyArray<Judged> =>

@@ -1,6 +1,7 @@
 // Adds to a status what is known of timers: commands that fail, and those that nothing executes. Pure: no I/O.
 import type { FailingTimers, TimerStatus } from "../postgres/store/timer-status.ts"
-import { dataFlag, type Finding, type Findings } from "./findings.ts"
+import { dataFlag } from "./build-text.ts"
+import type { Finding, Findings } from "./findings.ts"
 import { durationText } from "../text/duration.ts"
 
 /** The findings with those about timers. What is overdue without a failure waits for a process that runs projections. */
