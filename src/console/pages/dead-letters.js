@@ -283,7 +283,7 @@ const Rows = ({ found, selected, setSelected }) => {
       {
         name: "key",
         cell: ({ key }) =>
-          isKey(key) ? html`<${KeyLink} value=${key} most=${48} />` : html`<span class="quiet">none</span>`
+          isKey(key) ? html`<${KeyLink} value=${key} most=${32} />` : html`<span class="quiet">none</span>`
       },
       { name: "error", cell: ({ error, message }) => html`<strong>${error}</strong> ${shortened(message, 160)}` },
       { name: "attempts", numeric: true },

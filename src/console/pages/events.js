@@ -22,7 +22,7 @@ const columnsOf = (topic, query) => {
     },
     { name: "appended_at", label: "stored", cell: (record) => html`<${Time} at=${record.appended_at} />` },
     { name: "type", cell: ({ value }) => typeOf(value) },
-    { name: "key", cell: ({ key }) => html`<${KeyLink} value=${key} most=${48} />` },
+    { name: "key", cell: ({ key }) => html`<${KeyLink} value=${key} most=${32} />` },
     { name: "tenant", cell: ({ tenant }) => tenant ?? "" },
     { name: "event_time", label: "event time", cell: (record) => html`<${Time} at=${record.event_time} />` },
     {

@@ -111,16 +111,18 @@ const Graph = ({ edges, nodes }) => {
     Object.assign({}, edge, numbers.get(`${edge.from}\n${edge.to}\n${edge.kind}`))
   )
   const places = labelPlaces(lines, byId)
-  // a line that closes a circle bends around the boxes at both ends
-  const margin = lines.some(({ isBack }) => isBack) ? 44 : 0
-  const width = layout.columns * (box.width + box.between) - box.between + 2 + 2 * margin
+  // a line that closes a circle bends around the boxes at both ends, which may be at an edge of the picture
+  const back = lines.filter(({ isBack }) => isBack)
+  const left = back.some(({ to }) => byId.get(to).column === 0) ? 44 : 0
+  const right = back.some(({ from }) => byId.get(from).column === layout.columns - 1) ? 34 : 0
+  const width = layout.columns * (box.width + box.between) - box.between + 2 + left + right
   const height = Math.max(...shown.map(({ row }) => row + 1)) * (box.height + box.gap) + 8
   return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
       <svg
         style=${{ minWidth: `${Math.round(width * 0.82)}px` }}
         width=${width}
         height=${height}
-        viewBox=${`${-margin} 0 ${width} ${height}`}
+        viewBox=${`${-left} 0 ${width} ${height}`}
       >
         <defs>
           <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">

@@ -7,9 +7,9 @@ import { KeyLink } from "./record.js"
 
 const Key = ({ item: { entity, key }, source }) => {
   if (key === null || key === undefined) return html`<span class="quiet">none</span>`
-  if (source.kind === "topic") return html`<${KeyLink} value=${key} most=${48} />`
+  if (source.kind === "topic") return html`<${KeyLink} value=${key} most=${32} />`
   const rest = key.filter((part) => part !== entity).join(" ")
-  return html`${entity !== undefined && html`<${KeyLink} value=${entity} most=${48} />`}${" "}<span class="quiet"
+  return html`${entity !== undefined && html`<${KeyLink} value=${entity} most=${32} />`}${" "}<span class="quiet"
       >${shortened(rest, 80)}</span
     >`
 }
