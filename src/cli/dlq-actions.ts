@@ -230,7 +230,8 @@ export const retry = Effect.fnUntraced(function* (options: DlqBulkFlags) {
   })
   const code = yield* reportLeftOut(result.leftOut)
   const outcome = yield* DeadLetters.awaitOutcome(context, ids)
-  yield* printRetry(options, result, outcome)
+  const waiting = yield* DeadLetters.waitingRetries(context, ids)
+  yield* printRetry(options, result, outcome, waiting)
   const [failure] = result.failures
   if (failure !== undefined) return yield* failure
   if (result.refused.length > 0) return exitCodes.rejected
@@ -248,7 +249,8 @@ const othersText = (others: number, done: "tried" | "discarded") =>
 const printRetry = Effect.fnUntraced(function* (
   { json }: DlqBulkFlags,
   { notTried, refused, retried }: DeadLetters.RetryResult,
-  outcome: DeadLetters.RetryOutcome | undefined
+  outcome: DeadLetters.RetryOutcome | undefined,
+  waiting: ReadonlyArray<DeadLetters.WaitingRetries>
 ) {
   for (const [reason, some] of Map.groupBy(refused, (one) => one.reason)) {
     const which =
@@ -268,12 +270,17 @@ const printRetry = Effect.fnUntraced(function* (
         retried,
         ...(refused.length > 0 && { refused }),
         ...known,
+        ...(waiting.length > 0 && { not_run: waiting }),
         ...(notTried > 0 && { not_tried: notTried })
       })
     )
   }
   for (const { error, id, message } of outcome?.failed ?? [])
     yield* warn(`${id} failed again: ${short(`${error}: ${message}`)}`)
+  for (const { build, count, try: advice } of waiting)
+    yield* warn(
+      `no process runs ${build}: ${count} of its retries ${count === 1 ? "waits" : "wait"} in the log. try: ${advice}`
+    )
   const isDone = outcome !== undefined && outcome.decided >= retried
   const hint = "; millrace dlq list --status parked,retrying shows those that are not processed yet"
   yield* print(

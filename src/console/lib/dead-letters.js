@@ -64,6 +64,7 @@ const sum = (
     failed_again: again = 0,
     failures = [],
     late = 0,
+    not_run: notRun = [],
     processed = 0,
     refused = [],
     retried = 0
@@ -74,6 +75,7 @@ const sum = (
   behind: total.behind + behind,
   again: total.again + again,
   late: total.late + late,
+  notRun: [...new Map([...total.notRun, ...notRun].map((one) => [one.build, one])).values()],
   failed: [...total.failed, ...failed].slice(0, 20),
   refused: [...total.refused, ...refused].slice(0, 20),
   refusals: total.refusals + refused.length,
@@ -85,6 +87,7 @@ const nothing = {
   behind: 0,
   again: 0,
   late: 0,
+  notRun: [],
   failed: [],
   refused: [],
   refusals: 0,

@@ -58,6 +58,12 @@ const Done = ({ total, verb }) =>
         ${total.refused.map(({ id, reason }) => html`<li key=${id}><a href=${linkOf(id)}>${id}</a> stays: ${reason}</li>`)}
       </ul>`
     }
+    ${total.notRun.map(
+      ({ build, try: advice }) =>
+        html`<p key=${build} class="note-box">
+          No process runs ${build}: what was sent again waits in the log until one does. What to do: ${advice}
+        </p>`
+    )}
     ${total.failures.map((message) => html`<p key=${message} class="wrong">It ended before the last one: ${message}</p>`)}`
 
 /** A decision about the dead letters that `body` selects, as the routes take it. `count`: about how many they are. */

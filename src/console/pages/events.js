@@ -154,8 +154,7 @@ const AllPartitions = ({ query, set, topic }) => {
         const next = before === undefined || before !== from ? before : new Date(oldest).toISOString()
         return html`<p role="status" class="quiet">
             ${counted(partitions, "partition")}, by the time at which records were
-            stored${from ? html`, before <${Time} at=${from} />` : ""}.
-            ${cut.length > 0 && ` It looked at ${counted(positions, "position")}, and ended at its limit in ${counted(cut.length, "partition")}: `}
+            stored${from ? html`, before <${Time} at=${from} />` : ""}.${cut.length > 0 && ` It looked at ${counted(positions, "position")}, and ended at its limit in ${counted(cut.length, "partition")}: `}
             ${cut.length > 0 && html`<a href=${linkTo("events", { ...query, topic: topic.name, partition: String(cut[0].partition), order: "desc", from: String(cut[0].next) })}>look further in partition ${cut[0].partition}</a>`}
           </p>
           ${

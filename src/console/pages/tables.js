@@ -5,7 +5,7 @@ import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { columnsParameter, fileOf, filtersOf, operatorsOf, sqlCommand, sqlOf, valueFor } from "../lib/rows.js"
 import { Cell, isNumber, isTime } from "../parts/cell.js"
-import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, Table, Tag, Withheld } from "../parts/common.js"
 
 const rowsOfPage = 50
 /** A value that would be lost in a path of an address. */
@@ -248,14 +248,17 @@ export default ({ path: [name], query }) => {
       <h1>${name === undefined ? "Tables" : html`<a href=${linkTo("tables")}>Tables</a> / ${name}`}</h1>
     </header>
     <${Loaded} of=${list}>
-      ${({ views }) => {
+      ${({ views, withheld }) => {
         const view = views.find((one) => one.name === name)
         if (view !== undefined) return html`<${Rows} key=${name} view=${view} query=${query} />`
         if (name !== undefined)
           return html`<${Empty} title=${`There is no table ${name}`}><a href=${linkTo("tables")}>All tables</a><//>`
-        return views.length === 0
-          ? html`<${Empty} title="No tables yet"><p>A projection writes tables that it names in writes.</p><//>`
-          : html`<section class="card"><${Views} views=${views} /></section>`
+        const others = withheld === undefined ? 0 : withheld.table + withheld.window + withheld.view
+        return views.length === 0 && others > 0
+          ? html`<${Withheld} count=${others} noun="table" />`
+          : views.length === 0
+            ? html`<${Empty} title="No tables yet"><p>A projection writes tables that it names in writes.</p><//>`
+            : html`<section class="card"><${Views} views=${views} /></section>`
       }}
     <//>`
 }

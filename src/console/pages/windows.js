@@ -5,7 +5,7 @@ import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
 import { Chart } from "../parts/chart.js"
-import { Command, Empty, Field, Loaded, Problem, Table, Tag, Time, Value } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, Problem, Table, Tag, Time, Value, Withheld } from "../parts/common.js"
 
 const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
 /** How many windows of a key are shown, how many keys, how many of these at first, and how many rows the table has. */
@@ -227,9 +227,11 @@ export default ({ path: [name], query }) => {
   const list = useGet("/v1/views")
   return html`<header class="head"><h1>Windows</h1></header>
     <${Loaded} of=${list}>
-      ${({ views }) => {
+      ${({ views, withheld }) => {
         const windows = views.filter(({ kind }) => kind === "window")
         const view = windows.find((one) => one.name === name) ?? windows[0]
+        if (view === undefined && withheld?.window > 0)
+          return html`<${Withheld} count=${withheld.window} noun="window" />`
         if (view === undefined)
           return html`<${Empty} title="The application has no windows"
             ><p>A window adds up the events of a key over a time: <code>Window.tumbling</code>.</p><//

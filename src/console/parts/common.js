@@ -51,6 +51,19 @@ export const Empty = ({ children, title }) =>
     ${children}
   </div>`
 
+/** What a page shows of tables or windows that are there, and that the credential of a tenant cannot read. */
+export const Withheld = ({ count, noun }) =>
+  html`<${Empty} title=${`Your credential reads no ${noun} of this application`}
+    ><p>
+      There ${count === 1 ? `is one, whose rows do` : `are ${number(count)}, whose rows do`} not say which tenant they
+      belong to, and the credential belongs to one.
+    </p>
+    <p>
+      What to do: use a credential without a tenant, or give the ${noun === "window" ? "key of the window" : "table"} a
+      text column <code>tenant</code> (or name one by the option <code>tenant</code>).
+    </p><//
+  >`
+
 /** What a request has answered so far: a note while it loads, its problem, or `children` of its data. */
 export const Loaded = ({ children, of }) => {
   const { data, error: found, isLoading } = of

@@ -138,6 +138,11 @@ export interface DeadLetterQuery {
   /** The largest number to return. */
   readonly limit: number
 }
+/** Whether no running process runs the build of a dead letter `d`. */
+const isNotRun = (sql: Sql) => sql`not exists (
+    select from millrace.process p
+    where p.last_seen > clock_timestamp() - interval '30 seconds' and d.projection || '_v' || d.version = any (p.projections)
+  )`
 /** The version that the code of a row's build declares, and whether that is the live one. */
 const ofBuild = (sql: Sql, row: "d" | "c") => {
   const [name, number] = [sql.unsafe(`${row}.projection`), sql.unsafe(`${row}.version`)]
@@ -271,6 +276,20 @@ export interface RetriedRow {
   /** Some of those that failed again. */
   readonly failed: ReadonlyArray<{ readonly id: number; readonly error: string; readonly message: string }>
 }
+/** Dead letters whose retry waits because no process runs their build. */
+export interface NotRun extends Pick<StoredDeadLetter, "projection" | "version" | "declared" | "live"> {
+  readonly count: number
+  /** Whether the configuration no longer has the version. */
+  readonly removed: boolean
+}
+/** Those of the dead letters whose retry waits for a process that runs their build, by build. */
+export const notRun = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<NotRun>>`
+  select d.projection, d.version, ${ofBuild(sql, "d")}, count(*) as count, exists (
+    select from millrace.projection p where (p.name, p.version) = (d.projection, d.version) and p.removed_at is not null
+  ) as removed
+  from millrace.dead_letters d
+  where d.id = any (${arrayLiteral(ids)}::int8[]) and d.status = 'retrying' and ${isNotRun(sql)}
+  group by d.projection, d.version order by 1, 2`
 /** What became of dead letters since they were marked as being retried. */
 export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<RetriedRow>>`
   with asked as (select * from millrace.dead_letters where id = any (${arrayLiteral(ids)}::int8[])),

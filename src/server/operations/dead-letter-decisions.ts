@@ -128,6 +128,10 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
       failed_again: integer,
       failed: described(list(anyObject), "some of those that failed again: id, error, message"),
       late: integer,
+      not_run: described(
+        list(object({ build: text, count: integer, try: text })),
+        "builds that no process runs: the retries of so many dead letters wait in the log until one does"
+      ),
       not_tried: described(integer, "how many others fit that were not tried, because of the limit"),
       failures: described(list(text), "what ended the retry of a kind before its last one")
     }),
@@ -135,13 +139,14 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
       const asked = bulkOf(parts, request, "retry")
       if (asked.isDryRun) return preview(context, "retry", asked)
       const ids: Array<number> = []
-      const { outcome, result } = await answerOf(
+      const { outcome, result, waiting } = await answerOf(
         Effect.gen(function* () {
           const selection = yield* asked.selection
           const result = yield* DeadLetters.retry(context, selection, request.principal.name, (kind, sent) => {
             if (kind === "projection") ids.push(...sent.map(({ id }) => Number(id)))
           })
-          return { result, outcome: yield* DeadLetters.awaitOutcome(context, ids, outcomeMs) }
+          const outcome = yield* DeadLetters.awaitOutcome(context, ids, outcomeMs)
+          return { result, outcome, waiting: yield* DeadLetters.waitingRetries(context, ids) }
         })
       )
       assertDone(result.retried, result.refused.length, asked.ids, "retried")
@@ -157,6 +162,7 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
           failed: outcome.failed,
           late: outcome.late
         }),
+        ...(waiting.length > 0 && { not_run: waiting }),
         not_tried: result.notTried,
         left_out: result.leftOut,
         failures: result.failures.map(({ message }) => message)

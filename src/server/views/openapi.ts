@@ -57,6 +57,10 @@ const listed = object(
   { window: described(window, "how a window divides time") }
 )
 
+const withheld = described(
+  object({ table: integer, window: integer, view: integer }),
+  "how many others there are, by kind, that a credential of a tenant cannot read: their rows do not say whose they are"
+)
 const listPath = {
   get: {
     tags,
@@ -66,7 +70,7 @@ const listPath = {
         description: "the views that the credential can read, with their columns",
         content: {
           "application/json": {
-            schema: object({ views: list(listed) })
+            schema: object({ views: list(listed), withheld })
           }
         }
       },

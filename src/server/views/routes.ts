@@ -163,7 +163,10 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
     const found = readableNames(declared, request.principal, columns).map((name) =>
       described(declared.get(name)!, columns.get(name) ?? [])
     )
-    return answer(request, reply, JSON.stringify({ views: found }))
+    const withheld = { table: 0, window: 0, view: 0 }
+    for (const { kind } of declared.values()) withheld[kind]++
+    for (const { kind } of found) withheld[kind]--
+    return answer(request, reply, JSON.stringify({ views: found, withheld }))
   })
 
   const page = async (request: FastifyRequest, view: DeclaredView, isFresh: boolean): Promise<string> => {

@@ -5,6 +5,7 @@ import { query, SqlError } from "../../postgres/client/client.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
 import { lockRetries } from "../../postgres/store/dead-letter-decisions.ts"
 import { type DeadLetterKind, kinds } from "./kinds.ts"
+import { type WaitingRetries, waitingRetriesOf } from "./projections.ts"
 import { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
 import type { DeadLetterSelection } from "./selection.ts"
 import type {
@@ -17,6 +18,7 @@ import type {
 } from "./source.ts"
 
 export { DeadLettersFailed, DecisionsBusy, NotMigrated } from "./errors.ts"
+export type { WaitingRetries } from "./projections.ts"
 export { type DeadLetterKind, kindNames } from "./kinds.ts"
 export {
   bulkSelectionOf,
@@ -241,6 +243,18 @@ export const retryOutcome = (
       return { processed, behind, failedAgain: again + behindAgain, decided: processed + again, failed, waiting, late }
     })
   )
+
+/** The builds whose retried dead letters wait because no process runs them, with what to do. Empty if the database does not answer. */
+export const waitingRetries = (
+  { sql }: DeadLettersContext,
+  ids: ReadonlyArray<number>
+): Effect.Effect<ReadonlyArray<WaitingRetries>> =>
+  ids.length === 0
+    ? Effect.succeed([])
+    : query("look for retries that wait", () => StoredDeadLetters.notRun(sql, ids)).pipe(
+        Effect.map((rows) => rows.map(waitingRetriesOf)),
+        Effect.orElseSucceed(() => [])
+      )
 
 /** How long `awaitOutcome` waits for running processes to process what was sent, in milliseconds. */
 const outcomeMs = 10_000

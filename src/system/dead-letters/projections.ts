@@ -48,6 +48,22 @@ export const buildText = ({
   version
 }: Pick<StoredDeadLetters.StoredDeadLetter, "declared" | "live" | "projection" | "version">): string =>
   `${projection} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}${live ? ", live" : ""}`
+/** A build that no process runs, so that retries of its dead letters wait in the log, and what to do. */
+export interface WaitingRetries {
+  /** As `buildText` names it. */
+  readonly build: string
+  readonly count: number
+  readonly try: string
+}
+/** What to do about retries that wait for a build. */
+export const waitingRetriesOf = (row: StoredDeadLetters.NotRun): WaitingRetries => {
+  const { count: waiting, declared, live, projection, removed, version } = row
+  const start = removed
+    ? `put version ${declared} of ${projection} back`
+    : "start a process that runs it: millrace start"
+  const end = live ? "" : `; or, if nobody needs the build, end it: millrace retire ${projection} ${version}`
+  return { build: buildText(row), count: waiting, try: start + end }
+}
 const listedOf = (deadLetter: StoredDeadLetters.StoredDeadLetter): ListedDeadLetter => {
   const { attempts, error, failed_at: failedAt, id, key, message, partition, position, status, topic } = deadLetter
   return {

@@ -126,6 +126,30 @@ suite("two tenants", () => {
     await close()
   })
 
+  test("windows that a key of a tenant cannot read are not called missing", async () => {
+    interface Listed {
+      readonly views: ReadonlyArray<{ readonly kind: string }>
+      readonly withheld: Readonly<Record<string, number>>
+    }
+    const listed = async (key: string) =>
+      (await (await fetch(`${running.url}/v1/views`, { headers: { authorization: `Bearer ${key}` } })).json()) as Listed
+    const [all, own] = [await listed("mr_all"), await listed("mr_acme")]
+    expect(all.withheld).toEqual({ table: 0, window: 0, view: 0 })
+    expect(own.views.length + Object.values(own.withheld).reduce((sum, n) => sum + n, 0)).toBe(all.views.length)
+    const { close, page } = await openConsole(browser, running.url, { key: "mr_acme" })
+    // as of an application whose only window does not say whose its rows are
+    await page.route(/v1\/views$/, async (route) => {
+      const response = await route.fetch()
+      const { views } = (await response.json()) as Listed
+      const others = views.filter(({ kind }) => kind !== "window")
+      await route.fulfill({ response, json: { views: others, withheld: { table: 0, window: 1, view: 0 } } })
+    })
+    await show(page, "#/windows")
+    await page.getByText("Your credential reads no window of this application").waitFor()
+    await page.getByText("use a credential without a tenant").waitFor()
+    await close()
+  })
+
   for (const [key, text] of [
     ["mr_reader", "a key that only reads"],
     ["mr_acme", "a key of a tenant"],

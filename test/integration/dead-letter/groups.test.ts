@@ -118,6 +118,41 @@ it.live(
   60_000
 )
 
+it.live(
+  "retries that wait are named by the build that no process runs, with what to do",
+  () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { sql } = yield* databaseOn(yield* server, 2)
+        yield* query("dead letters", () =>
+          sql.unsafe(`insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message, attempts, headers, failed_at)
+            select 'weather', b, 'readings', 0, n, 'retrying', 'k', 'TypeError', 'no', 1, '{}', now() from generate_series(1, 2) b, generate_series(1, 4) n`)
+        )
+        yield* query("process", () =>
+          sql.unsafe(`insert into millrace.process (process_id, host, pid, roles, projections, declares, targets, failing)
+            values (gen_random_uuid(), 'a', 1, '{projections}', '{weather_v1}', '{weather_v1}', '{}', '[]')`)
+        )
+        const context = { sql, openLog: Effect.die("nothing is appended"), bridgeRules: undefined }
+        const ids = yield* query("ids", () => sql.unsafe<Array<{ id: number }>>("select id from millrace.dead_letters"))
+        assert.deepStrictEqual(
+          yield* DeadLetters.waitingRetries(
+            context,
+            ids.map(({ id }) => id)
+          ),
+          [
+            {
+              build: "weather v2",
+              count: 4,
+              try: "start a process that runs it: millrace start; or, if nobody needs the build, end it: millrace retire weather 2"
+            }
+          ]
+        )
+        assert.deepStrictEqual(yield* DeadLetters.waitingRetries(context, []), [])
+      })
+    ),
+  60_000
+)
+
 describe("what no database counts", () => {
   const one = (n: number, error = "Redelivered", key: string | null = `k${n % 700}`) => ({
     id: `topic@0:${n}`,
