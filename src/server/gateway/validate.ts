@@ -278,6 +278,19 @@ const fieldRead = (take: ((value: unknown) => unknown) | undefined, value: unkno
   const [name, ...others] = names
   return others.length === 0 ? name : undefined
 }
+/** Whether a date as a text is a time to a function, in the field that it reads. */
+const takesDate = (
+  take: ((value: unknown) => number) | undefined,
+  value: unknown,
+  field: string | undefined
+): boolean => {
+  if (take === undefined || field === undefined) return false
+  try {
+    return Number.isFinite(take({ ...Object(value), [field]: "2026-01-31T12:00:00Z" }))
+  } catch {
+    return false
+  }
+}
 const timely = (time: number, entry: CatalogTopic, now: number, value: unknown): InvalidEvent | undefined => {
   if (!(time >= firstTime && time <= lastTime)) {
     const path = fieldRead(entry.topic.timeOf, value)
@@ -285,14 +298,10 @@ const timely = (time: number, entry: CatalogTopic, now: number, value: unknown):
     const message = Number.isNaN(time)
       ? `${path ?? "the event time"} is ${shown(given)}, which is no time`
       : `the event time is ${shown(time)}, which is not between the years 4713 BC and 275760`
-    return faulty(
-      "event_time_out_of_range",
-      message,
-      typeof given === "string"
-        ? "send a date such as 2026-01-31T12:00:00Z"
-        : "send epoch milliseconds, such as 1769860800000",
-      path
-    )
+    const advice = takesDate(entry.topic.timeOf, value, path)
+      ? "send a date such as 2026-01-31T12:00:00Z"
+      : "send epoch milliseconds, such as 1769860800000"
+    return faulty("event_time_out_of_range", message, advice, path)
   }
   if (time <= now + entry.maxAheadMs) return undefined
   const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock; the limit is ${Math.round(entry.maxAheadMs / 1000)} s`

@@ -201,6 +201,29 @@ describe("routing", () => {
   test("the event time of an event without one is now", () => {
     expect(own.check('{"type":"paid","id":"1"}', request(77))).toMatchObject({ record: { eventTime: 77 } })
   })
+
+  test("a text that is no time is named with its field, and what the field takes", () => {
+    const topicOf = (eventTime: (value: { readonly at: string }) => number) =>
+      Topic.records("visits", {
+        value: { id: Schema.String, at: Schema.String },
+        key: "id",
+        eventTime
+      })
+    const faultOf = (topic: ReturnType<typeof topicOf>) => {
+      const visits = Projection.make({ name: "visits", version: 1, source: topic, writes: [], handle: () => undefined })
+      const made = Application.make({ name: "shop", projections: [Projection.async(visits)] })
+      const topics = catalogOf(made as unknown as ServeOptions["application"], 1)
+      const entry = topics.topics.get("visits")
+      return new Checker(topics, defaultLimits).check('{"id":"1","at":"yesterday"}', { ...request(), entry })
+    }
+    const fault = { code: "event_time_out_of_range", path: "at", message: 'at is "yesterday", which is no time' }
+    expect(faultOf(topicOf(({ at }) => Date.parse(at)))).toMatchObject({
+      fault: { ...fault, try: "send a date such as 2026-01-31T12:00:00Z" }
+    })
+    expect(faultOf(topicOf(({ at }) => Number(at)))).toMatchObject({
+      fault: { ...fault, try: "send epoch milliseconds, such as 1769860800000" }
+    })
+  })
 })
 
 describe("what is kept", () => {
