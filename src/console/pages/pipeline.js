@@ -9,7 +9,7 @@ import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
 import { Findings } from "../parts/findings.js"
 
-const box = { width: 164, height: 46, gap: 16, between: 96 }
+const box = { width: 164, height: 46, gap: 16, between: 112 }
 const clipped = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 const at = ({ column, row }) => ({
   x: column * (box.width + box.between) + 1,
