@@ -42,7 +42,8 @@ const systemStatus = { ...object({ healthy: flag }), additionalProperties: true 
 
 /** Adds `/healthz`, `/readyz`, `/metrics` and, if there is a status, `/status`. */
 export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, status }: HealthParts): void => {
-  const open = { scope: "open" } as const
+  // what probes ask with is not worth a restart of the process
+  const open = { scope: "open", parameters: "any" } as const
   const operate = { scope: "operate" } as const
   const alive = {
     schema: {

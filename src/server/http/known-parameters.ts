@@ -8,7 +8,7 @@ declare module "fastify" {
   interface FastifyContextConfig {
     /**
      * The query parameters of the route. Default: those of its schema. `own`: the route reads them all and refuses what it does not know, such as
-     * the columns of a view; `any`: it is a page or a file, and ignores them.
+     * the columns of a view; `any`: it is a page, a file or a probe, and ignores them.
      */
     parameters?: ReadonlyArray<string> | "own" | "any"
   }
