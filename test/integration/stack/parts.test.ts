@@ -9,7 +9,7 @@ describe("MILLRACE_EXPECT", () => {
     assert.deepStrictEqual(partsOf("kafka, native,java"), ["kafka", "native", "java"])
     assert.throws(
       () => partsOf("kafka,rabbit"),
-      'MILLRACE_EXPECT lists "rabbit"; the parts are kafka, postgres, pulsar, native, java, maven, docker, chromium, registry, openssl, psql, tmpfs'
+      'MILLRACE_EXPECT lists "rabbit"; the parts are kafka, postgres, pulsar, native, java, maven, docker, chromium, axe, registry, openssl, psql, tmpfs'
     )
   })
   for (const part of expected)
