@@ -9,7 +9,7 @@ import { print } from "./print.ts"
 import { rowCount, tableOf } from "./tables.ts"
 import { parseDuration } from "./time.ts"
 import { commaSeparated } from "../text/comma-separated.ts"
-import { adviceFor } from "../text/similar-names.ts"
+import { didYouMean } from "../text/similar-names.ts"
 import { openJoined } from "./open-joined.ts"
 
 interface KeysFlags {
@@ -22,12 +22,12 @@ const open = (flags: KeysFlags) => Effect.map(openJoined(flags), ({ sql }) => sq
 const parseScopes = (text: string): Effect.Effect<ReadonlyArray<Scope>, CommandFailed> => {
   const names = commaSeparated(text)
   const unknown = names.filter((name) => !known.includes(name as Scope))
-  const advice = unknown[0] === undefined ? undefined : adviceFor(unknown[0], known)
+  const similar = unknown[0] === undefined ? undefined : didYouMean(unknown[0], known)
   return unknown.length > 0 || names.length === 0
     ? Effect.fail(
         usageError(
           unknown.length > 0 ? `--scopes has ${unknown.join(", ")}, which is no scope` : "--scopes names no scope",
-          advice?.startsWith("did you mean") === true ? advice : `--scopes ${known.join(",")}, or some of these`
+          similar ?? `--scopes ${known.join(",")}, or some of these`
         )
       )
     : Effect.succeed([...new Set(names)] as ReadonlyArray<Scope>)

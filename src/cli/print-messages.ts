@@ -69,16 +69,25 @@ const retrySchedule = Schedule.min([Schedule.exponential("50 millis"), Schedule.
 )
 const batchSize = 100
 
+/** Fails for a number of records below 1. */
+export const assertMax = ({
+  max = Infinity
+}: {
+  readonly max: number | undefined
+}): Effect.Effect<void, CommandFailed> =>
+  max >= 1
+    ? Effect.void
+    : Effect.fail(usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped"))
+
 /** Fails if the flags make no sense, or if there is no system whose topics could be read: the command must not create one. */
-const assertReadable = Effect.fnUntraced(function* ({ data, from, max = Infinity }: SubscribeFlags) {
+const assertReadable = Effect.fnUntraced(function* ({ data, from, max }: SubscribeFlags) {
   if (startOf(from, Date.now()) === undefined) {
     return yield* usageError(
       `--from is '${from}'; it must be earliest, latest, a duration, a date, positions or a token`,
       '--from earliest, latest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
     )
   }
-  if (max < 1)
-    return yield* usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped")
+  yield* assertMax({ max })
   // topics on Kafka or Pulsar are read without a database
   if ((yield* kafkaOptions) === undefined && (yield* pulsarOptions) === undefined) yield* assertDatabaseExists(data)
 })

@@ -23,16 +23,14 @@ import { runProjections, runRelay, type System } from "../system/system.ts"
 import { whenReachable } from "../system/when-reachable.ts"
 import { maskSecrets } from "../text/secrets.ts"
 import { commaSeparated } from "../text/comma-separated.ts"
-import { adviceFor } from "../text/similar-names.ts"
+import { didYouMean } from "../text/similar-names.ts"
 
 /** The roles that a process can have in a system. */
 export const roles = ["gateway", "projections", "relay", "api"] as const
 export type Role = (typeof roles)[number]
 
-const adviceOn = ([unknown]: ReadonlyArray<string>): string => {
-  const advice = unknown === undefined ? undefined : adviceFor(unknown, roles)
-  return advice?.startsWith("did you mean") === true ? advice : `--roles ${roles.join(",")}, or some of these`
-}
+const adviceOn = ([unknown]: ReadonlyArray<string>): string =>
+  (unknown === undefined ? undefined : didYouMean(unknown, roles)) ?? `--roles ${roles.join(",")}, or some of these`
 /** Reads roles that are separated by commas. */
 export const parseRoles = (text: string): Effect.Effect<ReadonlyArray<Role>, CommandFailed> => {
   const named = commaSeparated(text)

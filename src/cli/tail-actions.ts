@@ -8,13 +8,14 @@ import type { Log, LogRecord, PartitionBounds } from "../log/log.ts"
 import { derivedFrom } from "../model/application.ts"
 import { positionAt } from "../runner/in-append-order.ts"
 import { startAtToken } from "../runner/start-at-token.ts"
+import type { StartAt } from "../subscription/fanout.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { kafkaOptions } from "../system/environment.ts"
 import { openLog, type OpenedLog } from "../system/open-log.ts"
 import { logTopicNames } from "../system/topic-list.ts"
 import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplicationIfAny } from "./config.ts"
-import { startOf } from "./print-messages.ts"
+import { assertMax, startOf } from "./print-messages.ts"
 import { writeOut } from "./print.ts"
 import { eventTypeOf, recordJson, recordLine } from "./record-text.ts"
 import { unknownTopic } from "./unknown-topic.ts"
@@ -42,12 +43,6 @@ export const isWanted =
     (key === undefined || record.key === key) &&
     (tenant === undefined || record.tenant === tenant) &&
     (type === undefined || eventTypeOf(record.value) === type)
-
-/** Fails for a number of records below 1. */
-export const assertMax = ({ max = Infinity }: Pick<TailFlags, "max">): Effect.Effect<void, CommandFailed> =>
-  max >= 1
-    ? Effect.void
-    : Effect.fail(usageError(`--max is ${max}; it must be at least 1`, "--max 10, or no --max to print until stopped"))
 
 /** Opens the log. One on Kafka needs a database only for the topics of aggregates. */
 export const openForReading = Effect.fnUntraced(function* (data: string) {
@@ -80,19 +75,26 @@ const startsOfToken = Effect.fnUntraced(function* (log: Log["Service"], { config
   )
 })
 
+/** The start that `--from` names; the newest records without one. Fails for a text that names none. */
+export const askedStart = ({ from = "latest" }: Pick<TailFlags, "from">): Effect.Effect<StartAt, CommandFailed> => {
+  const asked = startOf(from, Date.now())
+  return asked === undefined
+    ? Effect.fail(
+        usageError(
+          `--from is '${from}'; it must be latest, earliest, a duration, a date, positions or a token`,
+          '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
+        )
+      )
+    : Effect.succeed(asked)
+}
 /** The position of each partition to begin at. */
 const startsOf = Effect.fnUntraced(function* (
   log: Log["Service"],
   flags: TailFlags,
   bounds: ReadonlyArray<PartitionBounds>
 ) {
-  const { from = "latest", topic } = flags
-  const asked = startOf(from, Date.now())
-  if (asked === undefined)
-    return yield* usageError(
-      `--from is '${from}'; it must be latest, earliest, a duration, a date, positions or a token`,
-      '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
-    )
+  const { topic } = flags
+  const asked = yield* askedStart(flags)
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
   if ("token" in asked) return yield* startsOfToken(log, flags, asked.token)

@@ -5,8 +5,8 @@ import { memberText } from "../text/json-member.ts"
 import { usageError } from "./command-failure.ts"
 import { firstId, followServer } from "./follow-server.ts"
 import { assertServerUrl } from "./server-url.ts"
-import { startOf } from "./print-messages.ts"
-import { assertMax, recordPrinter, type TailFlags } from "./tail-actions.ts"
+import { assertMax } from "./print-messages.ts"
+import { askedStart, recordPrinter, type TailFlags } from "./tail-actions.ts"
 import { viewOf, viewOutput } from "./tail-view.ts"
 
 interface RecordData {
@@ -41,13 +41,9 @@ export const recordOf = (data: string): LogRecord => {
 }
 
 /** What `from` of a request is for the flag, which may name positions of some partitions. */
-const fromOf = Effect.fnUntraced(function* (url: string, path: string, { from = "latest", topic }: TailFlags) {
-  const asked = startOf(from, Date.now())
-  if (asked === undefined)
-    return yield* usageError(
-      `--from is '${from}'; it must be latest, earliest, a duration, a date, positions or a token`,
-      '--from latest, earliest, "2 hours", 2026-01-31T12:00Z, 0:42,1:17 for positions of partitions, or the token of an answer to events'
-    )
+const fromOf = Effect.fnUntraced(function* (url: string, path: string, flags: TailFlags) {
+  const { topic } = flags
+  const asked = yield* askedStart(flags)
   if (typeof asked === "string") return asked
   if ("token" in asked) return asked.token
   if ("time" in asked) return new Date(Math.max(0, asked.time)).toISOString()

@@ -12,7 +12,8 @@ import { assertDatabaseExists, openDatabase, openQueries } from "../system/datab
 import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { writeOut } from "./print.ts"
-import { assertMax, type TailFlags } from "./tail-actions.ts"
+import { assertMax } from "./print-messages.ts"
+import type { TailFlags } from "./tail-actions.ts"
 import { terminalLine, terminalText } from "./terminal-text.ts"
 
 /** What the name of a view follows where that of a topic could be. */

@@ -25,23 +25,24 @@ export const dataFlag = (embeddedDir: string | undefined): string => {
 export const buildText = ({ declared, name, version }: Pick<OwnBuild, "declared" | "name" | "version">): string =>
   `${name} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}`
 
+/** Whether the configuration still has a version of the projection. */
+const hasVersion = ({ partitions }: BuildsInUse, name: string): boolean =>
+  partitions.some((other) => other.name === name && !other.removed)
+
 /** What to do about a build whose version the configuration no longer has. Readers see the live one, so that it cannot be retired before another is promoted. */
-export const removedAdvice = (
-  { embeddedDir, partitions }: BuildsInUse,
-  { declared, mode, name, version }: OwnBuild
-): string => {
-  const flag = dataFlag(embeddedDir)
-  const hasOthers = partitions.some((other) => other.name === name && !other.removed)
-  if (!hasOthers) return `put it back, or end it: millrace retire${flag} ${name} ${version}`
+export const removedAdvice = (builds: BuildsInUse, { declared, mode, name, version }: OwnBuild): string => {
+  const flag = dataFlag(builds.embeddedDir)
+  if (!hasVersion(builds, name)) return `put it back, or end it: millrace retire${flag} ${name} ${version}`
   return mode === "live"
     ? `put version ${declared} back, or let another build take its place: millrace promote${flag} ${name}`
     : `if nobody needs it for a rollback, end build ${version}: millrace retire${flag} ${name} ${version}; to let it follow again, put version ${declared} back`
 }
 /** What it means that the configuration no longer has a build's version. */
-export const removedText = ({ partitions }: BuildsInUse, { declared, mode, name, version }: OwnBuild): string => {
-  if (!partitions.some((other) => other.name === name && !other.removed))
-    return "the configuration no longer has it, so nothing processes its topics"
-  const live = partitions.find((other) => other.name === name && other.mode === "live" && other.version !== version)
+export const removedText = (builds: BuildsInUse, { declared, mode, name, version }: OwnBuild): string => {
+  if (!hasVersion(builds, name)) return "the configuration no longer has it, so nothing processes its topics"
+  const live = builds.partitions.find(
+    (other) => other.name === name && other.mode === "live" && other.version !== version
+  )
   const said = `the configuration no longer has version ${declared}, so no process runs build ${version}`
   return mode === "live" || live === undefined
     ? said

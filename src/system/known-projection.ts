@@ -5,13 +5,16 @@ import { projectionNames } from "../postgres/store/identity.ts"
 import { adviceFor } from "../text/similar-names.ts"
 import { UnknownName } from "./errors.ts"
 
+const assertKnown = (kind: "projection" | "aggregate", name: string, known: ReadonlyArray<string>) => {
+  if (known.includes(name)) return Effect.void
+  const advice = adviceFor(name, known)
+  const message = `this database has no ${kind} called '${name}'`
+  return Effect.fail(new UnknownName({ message, ...(advice !== undefined && { try: advice }) }))
+}
+
 /** Fails with `UnknownName` if the database has no projection of this name. */
 export const assertKnownProjection = Effect.fnUntraced(function* (sql: Sql, name: string) {
-  const known = yield* projectionNames(sql)
-  if (known.includes(name)) return
-  const advice = adviceFor(name, known)
-  const message = `this database has no projection called '${name}'`
-  return yield* new UnknownName({ message, ...(advice !== undefined && { try: advice }) })
+  yield* assertKnown("projection", name, yield* projectionNames(sql))
 })
 
 /** Fails with `UnknownName` if the database has no aggregate of this name. */
@@ -20,13 +23,11 @@ export const assertKnownAggregate = Effect.fnUntraced(function* (sql: Sql, name:
     "read the aggregates",
     () => sql<Array<{ readonly name: string }>>`select name from millrace.log_topic where aggregate order by name`
   )
-  if (rows.some((row) => row.name === name)) return
-  const advice = adviceFor(
+  yield* assertKnown(
+    "aggregate",
     name,
     rows.map((row) => row.name)
   )
-  const message = `this database has no aggregate called '${name}'`
-  return yield* new UnknownName({ message, ...(advice !== undefined && { try: advice }) })
 })
 /** Fails with `UnknownName` if the database has no projection or no aggregate of a name that is given. */
 export const assertKnownNames = Effect.fnUntraced(function* (

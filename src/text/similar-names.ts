@@ -23,13 +23,19 @@ export const isSimilar = (name: string, other: string): boolean =>
   distance(name.toLowerCase(), other.toLowerCase()) <= 2
 
 const maxListed = 10
-/** Advice for a name that is not known: the similar one, else the names that there are. Undefined if there are none. */
-export const adviceFor = (name: string, known: ReadonlyArray<string>): string | undefined => {
+/** The name that may have been meant, as `did you mean X?`; undefined if none is similar. */
+export const didYouMean = (name: string, known: ReadonlyArray<string>): string | undefined => {
   const [nearest] = known
     .map((other) => ({ other, far: distance(name.toLowerCase(), other.toLowerCase()) }))
     .toSorted((a, b) => a.far - b.far)
-  if (nearest === undefined) return undefined
-  if (nearest.far <= Math.max(1, Math.floor(name.length / 3))) return `did you mean ${nearest.other}?`
+  const isNear = nearest !== undefined && nearest.far <= Math.max(1, Math.floor(name.length / 3))
+  return isNear ? `did you mean ${nearest.other}?` : undefined
+}
+/** Advice for a name that is not known: the similar one, else the names that there are. Undefined if there are none. */
+export const adviceFor = (name: string, known: ReadonlyArray<string>): string | undefined => {
+  if (known.length === 0) return undefined
+  const similar = didYouMean(name, known)
+  if (similar !== undefined) return similar
   const more = known.length > maxListed ? ` and ${known.length - maxListed} more` : ""
   return `one of ${known.slice(0, maxListed).join(", ")}${more}`
 }

@@ -1,6 +1,6 @@
 // Refuses query parameters that a route does not have: a client that is ignored believes that it was understood.
 import type { FastifyInstance } from "fastify"
-import { adviceFor } from "../../text/similar-names.ts"
+import { didYouMean } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
 import { Problem } from "./problem.ts"
 
@@ -20,8 +20,7 @@ const adviceOf = (name: string, known: ReadonlyArray<string>, isIngest: boolean)
       ? "leave it out: the tenant is that of the credential, or what the event has in the field that its topic declares"
       : "leave it out: the tenant is that of the credential"
   if (known.length === 0) return "leave it out"
-  const advice = adviceFor(name, known)
-  return advice?.startsWith("did you mean") === true ? advice : `use ${known.join(", ")}, or leave it out`
+  return didYouMean(name, known) ?? `use ${known.join(", ")}, or leave it out`
 }
 
 /**

@@ -8,6 +8,7 @@ import { appendDecisions } from "../../postgres/events/decisions.ts"
 import { bytesOf } from "../../text/utf8.ts"
 import { readIdentity } from "../../postgres/store/identity.ts"
 import * as StoredDeadLetters from "../../postgres/store/dead-letters.ts"
+import { buildText as namedBuild } from "../build-text.ts"
 import { mostGroups } from "./groups.ts"
 import {
   type DeadLetterFilter,
@@ -47,7 +48,7 @@ export const buildText = ({
   projection,
   version
 }: Pick<StoredDeadLetters.StoredDeadLetter, "declared" | "live" | "projection" | "version">): string =>
-  `${projection} ${declared === version ? `v${version}` : `build ${version} (version ${declared})`}${live ? ", live" : ""}`
+  `${namedBuild({ name: projection, declared, version })}${live ? ", live" : ""}`
 /** A build that no process runs, so that retries of its dead letters wait in the log, and what to do. */
 export interface WaitingRetries {
   /** As `buildText` names it. */
