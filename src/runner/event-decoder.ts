@@ -163,3 +163,24 @@ export class EventDecoder {
     return this.trace.valid
   }
 }
+
+/** The decoders of a projection's sources, each made when it is first needed. */
+export class SourceDecoders {
+  private readonly projection: Projection.Any
+  private readonly owner: RetryOwner | undefined
+  private readonly decoders = new Map<string, EventDecoder>()
+
+  /** `owner`: as for `EventDecoder`. */
+  constructor(projection: Projection.Any, owner?: RetryOwner) {
+    this.projection = projection
+    this.owner = owner
+  }
+
+  /** The decoder of a source. */
+  of(source: Topic.Any): EventDecoder {
+    let decoder = this.decoders.get(source.name)
+    if (decoder === undefined)
+      this.decoders.set(source.name, (decoder = new EventDecoder(this.projection, source, this.owner)))
+    return decoder
+  }
+}

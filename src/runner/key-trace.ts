@@ -10,7 +10,7 @@ import { keyText } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
-import { EventDecoder } from "./event-decoder.ts"
+import { SourceDecoders } from "./event-decoder.ts"
 import { waitingForNoTime } from "./in-memory.ts"
 import type { LookupStore } from "./lookup-store.ts"
 import type { LookupTable } from "./lookup-tables.ts"
@@ -89,6 +89,9 @@ const idOf = (name: string, text: string) => `${name}\u0000${text}`
 const isOwn = (value: unknown, key: string) =>
   (typeof value === "string" || typeof value === "number") && String(value) === key
 
+/** Whether a row has the key in a column of its own. */
+const isOwnRow = (row: TracedRow, key: string) => row.relation.key.some((column) => isOwn(row.key[column], key))
+
 /** One replay. */
 export class KeyTrace<E, R> {
   /** The last events of the key, in the order in which they were processed. */
@@ -103,7 +106,7 @@ export class KeyTrace<E, R> {
   private readonly memory: MemoryStore
   private readonly relations: ReadonlyMap<string, Relation>
   private readonly processors: ReplayProcessors<E, R>
-  private readonly decoders = new Map<string, EventDecoder>()
+  private readonly decoders: SourceDecoders
   private readonly last = new Map<string, Row>()
   private readonly sizes: Array<number> = []
   private size = 0
@@ -113,6 +116,7 @@ export class KeyTrace<E, R> {
   constructor(options: KeyTraceOptions<E, R>) {
     const { kept, key, known, lookups, lookupTables, owner, projection, subjectKeys } = options
     this.options = options
+    this.decoders = new SourceDecoders(projection, owner)
     this.relations = new Map(
       (projection.writes as ReadonlyArray<Writable>).flatMap((target) =>
         target.kind === "topic" ? [] : [[target.name, relationOf(target)] as const]
@@ -174,9 +178,7 @@ export class KeyTrace<E, R> {
   /** Whether the commits wrote rows of the key. */
   private hasTouched(): boolean {
     const { key, known } = this.options
-    return [...this.touched()].some(
-      ([id, row]) => known.has(id) || row.relation.key.some((column) => isOwn(row.key[column], key))
-    )
+    return [...this.touched()].some(([id, row]) => known.has(id) || isOwnRow(row, key))
   }
   /** Notes what the commits of a record did to rows of the key. */
   private note(source: TraceSource, record: LogRecord): void {
@@ -184,7 +186,7 @@ export class KeyTrace<E, R> {
     const isOfKey = record.key === key
     const changes: Array<KeyChange> = []
     for (const [id, row] of this.touched()) {
-      const hasKey = row.relation.key.some((column) => isOwn(row.key[column], key))
+      const hasKey = isOwnRow(row, key)
       if (!hasKey && isOfKey) this.find(id)
       if (!hasKey && !this.options.known.has(id)) continue
       const traced = this.rows.get(id) ?? row
@@ -233,7 +235,7 @@ export class KeyTrace<E, R> {
     { changes, retries }: Pick<KeyStep, "changes" | "retries">
   ): void {
     const { eventId, eventTime, key, partition, position } = record
-    const decoded = this.decoderOf(source).tryDecode(record)
+    const decoded = this.decoders.of(source.topic).tryDecode(record)
     const event = decoded?.event as { readonly type?: unknown } | undefined
     const size = JSON.stringify(changes).length
     this.steps.push({
@@ -285,13 +287,5 @@ export class KeyTrace<E, R> {
     } catch {
       return undefined
     }
-  }
-  private decoderOf({ topic }: TraceSource): EventDecoder {
-    let decoder = this.decoders.get(topic.name)
-    if (decoder === undefined) {
-      const { owner, projection } = this.options
-      this.decoders.set(topic.name, (decoder = new EventDecoder(projection, topic, owner)))
-    }
-    return decoder
   }
 }

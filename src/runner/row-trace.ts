@@ -11,7 +11,7 @@ import type { Row } from "../model/recorder.ts"
 import type { Topic } from "../model/topic.ts"
 import { hasFold } from "../model/window.ts"
 import type { ChainLinks } from "./chain.ts"
-import { EventDecoder } from "./event-decoder.ts"
+import { SourceDecoders } from "./event-decoder.ts"
 import { waitingForNoTime } from "./in-memory.ts"
 import type { LookupStore } from "./lookup-store.ts"
 import type { LookupTable } from "./lookup-tables.ts"
@@ -123,7 +123,7 @@ export class RowTrace<E, R> {
   private readonly watch: RowWatch<E, R>
   private readonly memory: MemoryStore
   private readonly processors: ReplayProcessors<E, R>
-  private readonly decoders = new Map<string, EventDecoder>()
+  private readonly decoders: SourceDecoders
   /** The positions of events that concern the row, by their ids: later events with them are duplicates. */
   private readonly positions = new Map<string, number>()
   private readonly appendTimes = new Map<string, number | undefined>()
@@ -133,6 +133,7 @@ export class RowTrace<E, R> {
   constructor(options: RowTraceOptions<E, R>) {
     const { kept, owner, projection, row } = options
     this.options = options
+    this.decoders = new SourceDecoders(projection, owner)
     this.watch = new RowWatch(projection, row)
     const keeps = (name: string, key: string) => kept.has(name) || (name === row.target.name && key === row.text)
     const memory = new MemoryStore(projection, "follower", keeps)
@@ -233,7 +234,7 @@ export class RowTrace<E, R> {
     const { duplicateOf, error, isCertain, outcome, retriedBy, row, watched } = of
     const topic = source.topic.name
     const { eventId, headers, key, partition, position, traceparent, value } = record
-    const decoded = watched === undefined ? this.decoderOf(source).tryDecode(record) : undefined
+    const decoded = watched === undefined ? this.decoders.of(source.topic).tryDecode(record) : undefined
     const event = (watched?.event ?? decoded?.event) as { readonly type?: unknown } | undefined
     const at = `${topic}/${partition}/${position}`
     const appendedAt = appendTimeOf(record) ?? this.appendTimes.get(at)
@@ -280,15 +281,7 @@ export class RowTrace<E, R> {
   }
   private idOf(source: TraceSource, record: LogRecord): string | undefined {
     if (this.options.projection.dedupe === undefined) return undefined
-    const decoded = this.decoderOf(source).tryDecode(record)
+    const decoded = this.decoders.of(source.topic).tryDecode(record)
     return decoded?.id === undefined ? undefined : `${decoded.tenant ?? ""}\u0000${decoded.id}`
-  }
-  private decoderOf({ topic }: TraceSource): EventDecoder {
-    let decoder = this.decoders.get(topic.name)
-    if (decoder === undefined) {
-      const { owner, projection } = this.options
-      this.decoders.set(topic.name, (decoder = new EventDecoder(projection, topic, owner)))
-    }
-    return decoder
   }
 }

@@ -305,6 +305,11 @@ export const unjournalledOf = (
   const starts = partitions.map(({ from, partition, topic }) => ({ topic, partition, start: from }))
   return topics.length === 0 ? Effect.succeed([]) : Lookups.readUnjournalled(sql, name, topics, starts, version)
 }
+/** Which partitions a replay could not go on with, and why. */
+export const stoppedNotes = (partitions: ReadonlyArray<ReplayedPartition>): ReadonlyArray<string> =>
+  partitions.flatMap(({ partition, stopped, topic }) =>
+    stopped === undefined ? [] : `${topic}/${partition}: the replay stopped here, and the build did not: ${stopped}`
+  )
 const notesOf = (
   { from, until }: ExplainRequest,
   partitions: ReadonlyArray<ReplayedPartition>,
@@ -317,12 +322,7 @@ const notesOf = (
           `${topic}/${partition}: the log no longer has the positions ${gone.from} to ${gone.to - 1}, which the build processed; what they did to the row is not known`
         ]
   ),
-  ...partitions
-    .filter(({ stopped }) => stopped !== undefined)
-    .map(
-      ({ partition, stopped, topic }) =>
-        `${topic}/${partition}: the replay stopped here, and the build did not: ${stopped}`
-    ),
+  ...stoppedNotes(partitions),
   ...(from === undefined && until === undefined
     ? []
     : ["a part of the log was replayed, so rows that handlers read and the result may differ from the stored row"]),

@@ -1,9 +1,19 @@
 // The explanation of a row as JSON. Pure.
-import type { ExplainedEvent, RowExplanation } from "./explain.ts"
+import type { ExplainedEvent, ReplayedPartition, RowExplanation } from "./explain.ts"
 
 /** JSON of values that handlers and schemas gave: a bigint, which JSON does not have, is a text. */
 export const jsonText = (value: unknown): string =>
   JSON.stringify(value, (_, inner: unknown) => (typeof inner === "bigint" ? String(inner) : inner)) ?? "nothing"
+
+/** A partition as JSON has it: what was replayed of it. */
+export const partitionJson = ({ from, gone, partition, stopped, to, topic }: ReplayedPartition) => ({
+  topic,
+  partition,
+  from,
+  to,
+  gone: gone ?? null,
+  stopped: stopped ?? null
+})
 
 /** The explanation as JSON has it: names in snake case, whole values, times as epoch milliseconds. */
 export const explanationJson = (explanation: RowExplanation) => {
@@ -27,14 +37,7 @@ export const explanationJson = (explanation: RowExplanation) => {
       replayed: values.replayed ?? null,
       rounding: isRounding
     })),
-    partitions: partitions.map(({ from, gone, partition, stopped, to, topic }) => ({
-      topic,
-      partition,
-      from,
-      to,
-      gone: gone ?? null,
-      stopped: stopped ?? null
-    })),
+    partitions: partitions.map(partitionJson),
     trace_ids: [...new Set(events.flatMap(({ traceId }) => traceId ?? []))],
     notes
   }

@@ -1,4 +1,5 @@
 // The history of a key as JSON. Pure.
+import { partitionJson } from "./explanation-json.ts"
 import type { NoHistory, ProjectionHistory } from "./key-history.ts"
 
 const historyJson = (found: ProjectionHistory) => {
@@ -34,14 +35,7 @@ const historyJson = (found: ProjectionHistory) => {
     omitted: found.omitted,
     complete: found.isComplete,
     left: found.left,
-    partitions: found.partitions.map(({ from, gone, partition, stopped, to, topic }) => ({
-      topic,
-      partition,
-      from,
-      to,
-      gone: gone ?? null,
-      stopped: stopped ?? null
-    })),
+    partitions: found.partitions.map(partitionJson),
     notes: found.notes
   }
 }

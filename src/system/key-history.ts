@@ -16,6 +16,7 @@ import {
   rangesOf,
   readSources,
   type ReplayedPartition,
+  stoppedNotes,
   unjournalledOf
 } from "./explain.ts"
 import { keyReplayOf, type KeyReplayRequest } from "./key-replay.ts"
@@ -134,9 +135,7 @@ const notesOf = (
       ? []
       : `${topic}/${partition}: the log no longer has the positions ${gone.from} to ${gone.to - 1}; what they did to rows is not known`
   ),
-  ...partitions.flatMap(({ partition, stopped, topic }) =>
-    stopped === undefined ? [] : `${topic}/${partition}: the replay stopped here, and the build did not: ${stopped}`
-  ),
+  ...stoppedNotes(partitions),
   ...(total > mostRecords
     ? [`the replay ended after ${mostRecords} of ${total} records; what came later is not known. Ask for more records`]
     : [])

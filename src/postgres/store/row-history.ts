@@ -4,7 +4,7 @@ import type { RetryOwner } from "../../dead-letter/retry-record.ts"
 import type { Relation } from "../../model/columns.ts"
 import { keyText } from "../../model/fields.ts"
 import type { Projection } from "../../model/projection.ts"
-import { query, type Session, type Sql, transaction } from "../client/client.ts"
+import { query, type Session, type Sql, type SqlError, transaction } from "../client/client.ts"
 import { arrayOf, columnArray, fromParameter, parameterType, quote } from "../client/columns.ts"
 import { relationsOf } from "./ddl.ts"
 import { readRowsStatement } from "./read-rows.ts"
@@ -28,20 +28,32 @@ const positionsOf = (tx: Session, { name, version }: Projection.Any) =>
   tx<Array<BuildPosition>>`
     select topic, partition, first_position as first, next_position as next from millrace.progress
     where projection = ${name} and version = ${version} order by topic, partition`
-/** Reads the row with this key and the positions of its build in one snapshot. The projection's version is the build's number. */
-export const readRowState = (sql: Sql, projection: Projection.Any, name: string, key: Record<string, unknown>) =>
+/** The positions of a build, and what `read` reads in the same snapshot. */
+const withPositions = <A extends object>(
+  sql: Sql,
+  projection: Projection.Any,
+  read: (tx: Session) => Effect.Effect<A, SqlError>
+) =>
   transaction(
     sql,
     Effect.fnUntraced(function* (tx) {
       yield* query("begin a snapshot", () => tx.unsafe("set transaction isolation level repeatable read, read only"))
       const positions = yield* query("read the positions of a build", () => positionsOf(tx, projection))
-      const { parameters, text } = readRowsStatement(projection, name, [key])
-      const [row] = yield* query(`read a row of ${name}`, () =>
-        tx.unsafe<Array<Record<string, unknown>>>(text, parameters)
-      )
-      return { row, positions } satisfies StoredRowState
+      return { ...(yield* read(tx)), positions }
     })
   )
+/** Reads the row with this key and the positions of its build in one snapshot. The projection's version is the build's number. */
+export const readRowState = (
+  sql: Sql,
+  projection: Projection.Any,
+  name: string,
+  key: Record<string, unknown>
+): Effect.Effect<StoredRowState, SqlError> =>
+  withPositions(sql, projection, (tx) => {
+    const { parameters, text } = readRowsStatement(projection, name, [key])
+    const found = query(`read a row of ${name}`, () => tx.unsafe<Array<Record<string, unknown>>>(text, parameters))
+    return Effect.map(found, ([row]) => ({ row }))
+  })
 
 /** A row to read: an id, the name of its table or window, and its key. */
 export interface RowAddress {
@@ -52,11 +64,10 @@ export interface RowAddress {
 }
 /** Reads rows of one build, by their ids, and the positions of the build in one snapshot. A row that does not exist is undefined. */
 export const readRowStates = (sql: Sql, projection: Projection.Any, rows: ReadonlyArray<RowAddress>) =>
-  transaction(
+  withPositions(
     sql,
+    projection,
     Effect.fnUntraced(function* (tx) {
-      yield* query("begin a snapshot", () => tx.unsafe("set transaction isolation level repeatable read, read only"))
-      const positions = yield* query("read the positions of a build", () => positionsOf(tx, projection))
       const found = new Map<string, StoredRowState["row"]>(rows.map(({ id }) => [id, undefined]))
       for (const [name, some] of Map.groupBy(rows, (row) => row.name)) {
         const { relation } = some[0]!
@@ -71,7 +82,7 @@ export const readRowStates = (sql: Sql, projection: Projection.Any, rows: Readon
         )
         for (const row of read) found.set(ids.get(keyText(relation.key, row)) ?? "", { ...row })
       }
-      return { rows: found, positions } as const
+      return { rows: found }
     })
   )
 
