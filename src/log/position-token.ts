@@ -40,3 +40,8 @@ export const parseToken = (token: string): ReadonlyArray<TokenPosition> | undefi
   }
   return positions
 }
+
+/** How long to wait between two looks at whether the positions of a token are there, in milliseconds: from 5, growing to 100. Without end. */
+export const tokenPauses = function* (): Generator<number, never> {
+  for (let pause = 5; ; pause = Math.min(100, pause * 1.5)) yield pause
+}

@@ -16,7 +16,8 @@ export class TokenRefused extends Schema.TaggedError<TokenRefused>()("TokenRefus
     return this.text
   }
 }
-const otherwise = "start at earliest, at latest or at a time"
+/** What to do where a token does not start a topic. */
+export const otherStarts = "start at earliest, at latest or at a time"
 
 /** Where the records of a topic start. */
 export interface TokenStart {
@@ -55,7 +56,7 @@ export const countingPositions = (
     return new TokenRefused({
       reason: "other_topic",
       text: `the token ${named}, and ${topic} starts at a token for itself${sources}`,
-      advice: topics.length === 0 ? otherwise : `read a topic that the token is for, or ${otherwise}`
+      advice: topics.length === 0 ? otherStarts : `read a topic that the token is for, or ${otherStarts}`
     })
   }
   const last = new Map<string, TokenPosition>()
@@ -95,7 +96,7 @@ export const tokenStart = (
         advice: "try again, and check that the token is of this system"
       })
     if (one.topic !== topic) continue
-    if (one.position < start) return new TokenRefused({ reason: "position_gone", text: has, advice: otherwise })
+    if (one.position < start) return new TokenRefused({ reason: "position_gone", text: has, advice: otherStarts })
     positions[one.partition] = one.position
   }
   return { positions, writes: counting }

@@ -1,8 +1,8 @@
 // Finds the positions at which a position token starts the records of a topic, and waits for a token that the log does not have yet.
 import * as Effect from "effect/Effect"
 import { appendTimeOf, type Log, type PartitionBounds, type Position, type ReadError } from "../log/log.ts"
-import type { TokenPosition } from "../log/position-token.ts"
-import { countingPositions, TokenRefused, tokenStart } from "../log/token-start.ts"
+import { type TokenPosition, tokenPauses } from "../log/position-token.ts"
+import { countingPositions, otherStarts, TokenRefused, tokenStart } from "../log/token-start.ts"
 import { firstRecords, positionAt } from "./in-append-order.ts"
 
 /** How long readers wait for a token that the log does not have yet, unless they say otherwise. Milliseconds. */
@@ -22,7 +22,6 @@ export interface TokenReader {
   readonly moveGone?: boolean
 }
 type ReadableLog = Pick<Log["Service"], "bounds" | "read">
-const pauseMs = { first: 5, most: 100 } as const
 
 /**
  * When the log stored what is before a position: the time of the last record that it has before it. Undefined if it has none, or no time of it.
@@ -56,7 +55,7 @@ export const startAtToken = Effect.fnUntraced(function* (
   if (counting instanceof TokenRefused) return yield* counting
   const topics = new Set([topic, ...counting.map((one) => one.topic)])
   const deadline = performance.now() + waitMs
-  for (let pause: number = pauseMs.first; ; pause = Math.min(pauseMs.most, pause * 1.5)) {
+  for (const pauses = tokenPauses(); ;) {
     const bounds = new Map<string, ReadonlyArray<PartitionBounds>>()
     for (const name of topics) bounds.set(name, yield* log.bounds(name))
     const startOf = (one: TokenPosition) => bounds.get(one.topic)?.[one.partition]?.start ?? 0
@@ -74,7 +73,7 @@ export const startAtToken = Effect.fnUntraced(function* (
         return yield* new TokenRefused({
           reason: "position_gone",
           text: `the log no longer has the write that the token is for, so it is not known what followed in ${topic}`,
-          advice: "start at earliest, at latest or at a time"
+          advice: otherStarts
         })
       const time = isKnown ? Math.min(...known) : undefined
       return yield* Effect.forEach(
@@ -91,6 +90,6 @@ export const startAtToken = Effect.fnUntraced(function* (
     if (start.reason !== "not_yet") return yield* start
     if (performance.now() >= deadline || isGone())
       return yield* new TokenRefused({ ...start, text: `after ${waitMs} ms ${start.text}` })
-    yield* Effect.sleep(pause)
+    yield* Effect.sleep(pauses.next().value)
   }
 })

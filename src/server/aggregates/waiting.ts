@@ -1,6 +1,7 @@
 // Waits until the topic of an aggregate has the positions of a token. The store is the first to have what a command's token names, so that a
 // token of this store passes at once.
 import type { PartitionBounds } from "../../log/log.ts"
+import { tokenPauses } from "../../log/position-token.ts"
 import { counted } from "../../text/counted.ts"
 import { Problem } from "../http/problem.ts"
 import { notYet, waitForPositions } from "../http/token.ts"
@@ -13,7 +14,6 @@ export interface Wait {
   readonly isGone: () => boolean
 }
 
-const pauseMs = { first: 5, most: 100 } as const
 /**
  * Waits at most `waitMs` until the aggregate's topic has what the token names of it. Positions of other topics do not count: the state
  * depends on the aggregate's own events alone. Rejects with a `Problem` 400 if it is no token or names a partition that the topic does not
@@ -27,7 +27,7 @@ export const waitForEvents = async (
   const wanted = waitForPositions(token).filter(({ topic }) => topic === aggregate)
   if (wanted.length === 0) return
   const deadline = performance.now() + waitMs
-  for (let pause: number = pauseMs.first; ; pause = Math.min(pauseMs.most, pause * 1.5)) {
+  for (const pauses = tokenPauses(); ;) {
     const found = await bounds(aggregate)
     const ends = new Map(found.map(({ end, partition }) => [partition, end]))
     const unknown = wanted.find(({ partition }) => !ends.has(partition))
@@ -46,6 +46,6 @@ export const waitForEvents = async (
         `after ${waitMs} ms ${aggregate}/${partition} has events up to position ${ends.get(partition)!}, and the token asks for ${position}`,
         "send the request again after Retry-After seconds, and check that the token is of this system"
       )
-    await new Promise((done) => setTimeout(done, pause))
+    await new Promise((done) => setTimeout(done, pauses.next().value))
   }
 }

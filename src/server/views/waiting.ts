@@ -2,6 +2,7 @@
 import type { Application } from "../../model/application.ts"
 import { writtenTopics } from "../../model/chains.ts"
 import type { Projection } from "../../model/projection.ts"
+import { tokenPauses } from "../../log/position-token.ts"
 import type { Problem } from "../http/problem.ts"
 import { notYet, waitForPositions } from "../http/token.ts"
 import type { DeclaredView } from "./catalog.ts"
@@ -30,7 +31,6 @@ export const dependenciesOf = ({ projections }: Application.Any, { kind, written
   return { projections: [...found], links: found.size - writtenBy.length }
 }
 
-const pauseMs = { first: 5, most: 100 } as const
 /** Waits for a token, at most `waitMs`. Rejects with a `Problem` 400 if it is no token, and 504 if that takes too long. */
 export const waitFor = async (
   reader: ViewReader,
@@ -49,11 +49,11 @@ export const waitFor = async (
   const deadline = performance.now() + waitMs
   for (let step = 0; step <= 2 * links; step++) {
     if (step > 0) goals = await reader.nextGoals(goals, projections)
-    for (let pause: number = pauseMs.first; ; pause = Math.min(pauseMs.most, pause * 1.5)) {
+    for (const pauses = tokenPauses(); ;) {
       const [behind] = await reader.behind(goals, projections)
       if (behind === undefined) break
       if (performance.now() >= deadline || isGone()) throw stillBehind(behind, waitMs)
-      await new Promise((done) => setTimeout(done, pause))
+      await new Promise((done) => setTimeout(done, pauses.next().value))
     }
   }
 }
