@@ -26,14 +26,16 @@ export class EarlierParked extends Data.TaggedError("EarlierParked")<{ readonly 
     return `an earlier event of the key ${JSON.stringify(this.key)} is parked; this event is processed after that one is retried`
   }
 }
-/** Whether an error is `EarlierParked`. Asking a revoked proxy for its class throws, and that may be what was thrown. */
-export const isEarlierParked = (error: unknown): boolean => {
+/** Whether what was thrown is of a class. Asking a revoked proxy for its class throws, and that may be what was thrown. */
+export const isOfClass = <E>(thrown: unknown, kind: new (...args: ReadonlyArray<never>) => E): thrown is E => {
   try {
-    return error instanceof EarlierParked
+    return thrown instanceof kind
   } catch {
     return false
   }
 }
+/** Whether an error is `EarlierParked`. */
+export const isEarlierParked = (error: unknown): boolean => isOfClass(error, EarlierParked)
 /** Throws `KeyNotOwned` if none of the key's `columns` has the event's key as its value. */
 export const assertOwned = (
   target: string,

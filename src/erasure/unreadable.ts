@@ -2,7 +2,7 @@
 import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { describeError, thrownAt } from "../dead-letter/event-failure.ts"
+import { describeError, isOfClass, thrownAt } from "../dead-letter/event-failure.ts"
 import { type EventType, UnfitUpcast, upcasterOf } from "../model/event.ts"
 import type { Fields } from "../model/fields.ts"
 
@@ -15,14 +15,9 @@ export class UnreadablePersonal extends Error {
   }
 }
 
-/** Whether an error is `UnreadablePersonal`. Asking a revoked proxy for its class throws, and that may be what was thrown. */
-export const isUnreadablePersonal = (error: unknown): error is UnreadablePersonal => {
-  try {
-    return error instanceof UnreadablePersonal
-  } catch {
-    return false
-  }
-}
+/** Whether an error is `UnreadablePersonal`. */
+export const isUnreadablePersonal = (error: unknown): error is UnreadablePersonal =>
+  isOfClass(error, UnreadablePersonal)
 
 const isMissing = "missing"
 /** Only the kind of an issue: messages that a schema was given may quote the value. */
@@ -66,14 +61,6 @@ const pathText = (path: ReadonlyArray<unknown>, names: ReadonlySet<PropertyKey>)
     .join("")
     .replace(/^\./, "")
 
-/** The error as an `UnfitUpcast`; undefined if it is none. Asking a revoked proxy for its class throws. */
-const unfitUpcast = (error: unknown): UnfitUpcast | undefined => {
-  try {
-    return error instanceof UnfitUpcast ? error : undefined
-  } catch {
-    return undefined
-  }
-}
 /** Why a schema refuses a value, without the value; undefined if something else was thrown. */
 const schemaProblem = (error: unknown, fields: Fields): string | undefined => {
   try {
@@ -101,9 +88,8 @@ export const unreadablePersonal = (
   // the type or the version is not declared: the message has nothing else of the event
   if (fields === undefined) return new UnreadablePersonal(message, name)
   const cannot = `version ${schemaVersion} of event type ${type} cannot be`
-  const unfit = unfitUpcast(error)
-  if (unfit !== undefined) {
-    const reason = schemaProblem(unfit.cause, versions?.[unfit.version - 1]?.fields ?? fields)
+  if (isOfClass(error, UnfitUpcast)) {
+    const reason = schemaProblem(error.cause, versions?.[error.version - 1]?.fields ?? fields)
     return new UnreadablePersonal(
       `${cannot} upcast: ${upcasterOf(error)} returned data in which ${reason ?? "a field does not fit the schema"}`,
       name

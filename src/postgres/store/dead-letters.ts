@@ -138,10 +138,10 @@ export interface DeadLetterQuery {
   /** The largest number to return. */
   readonly limit: number
 }
-/** Whether no running process runs the build of a dead letter `d`. */
-const isNotRun = (sql: Sql) => sql`not exists (
+/** Whether a running process runs the build of a row of dead letters. */
+const isRun = (sql: Sql, row: "a" | "d") => sql`exists (
     select from millrace.process p
-    where p.last_seen > clock_timestamp() - interval '30 seconds' and d.projection || '_v' || d.version = any (p.projections)
+    where p.last_seen > clock_timestamp() - interval '30 seconds' and ${sql.unsafe(`${row}.projection || '_v' || ${row}.version`)} = any (p.projections)
   )`
 /** The version that the code of a row's build declares, and whether that is the live one. */
 const ofBuild = (sql: Sql, row: "d" | "c") => {
@@ -288,7 +288,7 @@ export const notRun = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<NotRun
     select from millrace.projection p where (p.name, p.version) = (d.projection, d.version) and p.removed_at is not null
   ) as removed
   from millrace.dead_letters d
-  where d.id = any (${arrayLiteral(ids)}::int8[]) and d.status = 'retrying' and ${isNotRun(sql)}
+  where d.id = any (${arrayLiteral(ids)}::int8[]) and d.status = 'retrying' and not ${isRun(sql, "d")}
   group by d.projection, d.version order by 1, 2`
 /** What became of dead letters since they were marked as being retried. */
 export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<RetriedRow>>`
@@ -309,10 +309,7 @@ export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<
     order by id limit 5
   )
   select count(*) filter (where a.status = 'retried') as processed, count(*) filter (where a.status = 'parked') as failed_again,
-    count(*) filter (where a.status = 'retrying' and exists (
-      select from millrace.process p
-      where p.last_seen > clock_timestamp() - interval '30 seconds' and a.projection || '_v' || a.version = any (p.projections)
-    )) as waiting,
+    count(*) filter (where a.status = 'retrying' and ${isRun(sql, "a")}) as waiting,
     (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late,
     (select count(*) from behind where status = 'retried') as behind,
     (select count(*) from behind where status = 'parked') as failed_behind,

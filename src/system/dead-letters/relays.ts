@@ -9,6 +9,7 @@ import { mostGroups } from "./groups.ts"
 import { type DeadLetterSource, discardEach, iso, type ListedDeadLetter, retryEach } from "./source.ts"
 
 const idPrefix = "relay:"
+const numbersOf = (ids: ReadonlyArray<string> | undefined) => ids?.map((id) => Number(id.slice(idPrefix.length)))
 
 const listedOf = (parked: Decisions.ParkedDeadLetter): ListedDeadLetter => {
   const { decided_at, decided_by, id: number, key, meta, parked_at, partition, projection, reason } = parked
@@ -45,20 +46,18 @@ export const relayDeadLetters = (
   return {
     list: Effect.fnUntraced(function* (ids, { error, ...filter }, purpose) {
       if (error !== undefined && error !== "Refused") return []
-      const numbers = ids?.map((id) => Number(id.slice(idPrefix.length)))
-      const asked = { ...filter, ids: numbers, oldestFirst: purpose !== "show" }
+      const asked = { ...filter, ids: numbersOf(ids), oldestFirst: purpose !== "show" }
       const found = yield* query("read parked messages", () => Decisions.parked(sql, asked))
       for (const parked of found) known.set(`${idPrefix}${parked.id}`, parked)
       return found.map(listedOf)
     }),
     count: (ids, { error, ...filter }) => {
       if (error !== undefined && error !== "Refused") return Effect.succeed(0)
-      const numbers = ids?.map((id) => Number(id.slice(idPrefix.length)))
-      return query("count parked messages", () => Decisions.countParked(sql, { ...filter, ids: numbers }))
+      return query("count parked messages", () => Decisions.countParked(sql, { ...filter, ids: numbersOf(ids) }))
     },
     groups: Effect.fnUntraced(function* (ids, { error, ...filter }) {
       if (error !== undefined && error !== "Refused") return { groups: [], isPartial: false }
-      const asked = { ...filter, ids: ids?.map((id) => Number(id.slice(idPrefix.length))), limit: mostGroups }
+      const asked = { ...filter, ids: numbersOf(ids), limit: mostGroups }
       const found = yield* query("group parked messages", () => Decisions.groupParked(sql, asked))
       const groups = found.map(({ count, first, keys, last, message, sample, target }) => ({
         failedIn: `relay to ${target}`,
