@@ -15,7 +15,7 @@ const root = join(import.meta.dirname, "..")
 /** The two implementations. */
 export const sides = ["peer", "millrace"] as const
 export type Side = (typeof sides)[number]
-/** Both, or the one that is named. Throws if there is none of that name. */
+/** Both, or the one that is named. Throws if neither has that name. */
 export const chosenSides = (only: string | undefined): ReadonlyArray<Side> => {
   const chosen = sides.filter((side) => only === undefined || only === side)
   if (chosen.length === 0) throw new Error(`--only is ${only}; it must be ${sides.join(" or ")}`)

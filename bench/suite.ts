@@ -129,7 +129,7 @@ export const figuresOf = (output: unknown, path: ReadonlyArray<string> = []): Re
 export const chosenFigures = (output: unknown, names: ReadonlyArray<string>): ReadonlyArray<Figure> =>
   figuresOf(output).filter(({ path }) => names.some((name) => path === name || path.endsWith(`.${name}`)))
 
-/** The JSON that a benchmark printed: all of it, or a list with one element for each line that is JSON. Undefined if there is none. */
+/** The JSON that a benchmark printed: all of it, or a list with one element for each line that is JSON. Undefined if it printed no JSON. */
 export const outputOf = (text: string): unknown => {
   const parsed = (one: string): ReadonlyArray<unknown> => {
     try {

@@ -4,7 +4,7 @@
 export interface ServerEvent {
   readonly id: string | undefined
   readonly event: string
-  /** Undefined: there is none. */
+  /** Undefined if it has no data. */
   readonly data: string | undefined
 }
 

@@ -68,7 +68,7 @@ export const isRetry = (record: LogRecord | undefined, owner?: RetryOwner): bool
   retryProblem(record, owner) === undefined
 /** Whether a retry record asks that its dead letter is discarded instead. */
 export const isDiscard = ({ headers }: Pick<LogRecord, "headers">): boolean => headers[decisionHeader] === discards
-/** The position of the parked record that a record retries or discards for this build of a projection of the database. Undefined if it is none of these. */
+/** The position of the parked record that a record retries or discards for this build of a projection of the database. Undefined if it does neither. */
 export const retriedBy = (
   record: LogRecord,
   { projection, version }: { readonly projection: string; readonly version: number },

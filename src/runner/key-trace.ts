@@ -144,7 +144,7 @@ export class KeyTrace<E, R> {
     this.processors = new ReplayProcessors(projection, lookupTables, replayed)
   }
 
-  /** The row now, as its columns hold it; undefined if there is none. */
+  /** The row now, as its columns hold it; undefined if it does not exist. */
   rowOf({ key, name, relation }: Pick<TracedRow, "key" | "name" | "relation">): Row | undefined {
     return this.memory.row(name, keyText(relation.key, key))
   }

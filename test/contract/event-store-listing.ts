@@ -22,7 +22,7 @@ export const eventStoreListing = (it: It) => {
       yield* append(aggregate, "a-3", "any", of("globex"))
       yield* append(aggregate, "a-1", 1, of("globex"))
       yield* store.archive(aggregate, "b")
-      // a stream without events is none
+      // a stream without events is not listed
       yield* store.archive(aggregate, "empty")
       assert.deepStrictEqual(yield* ids({}), ["B a-1 a-2 a-3 b \uffee \u{10000}", undefined])
       assert.deepStrictEqual(yield* ids({ limit: 2 }), ["B a-1", "a-1"])

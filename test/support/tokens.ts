@@ -202,7 +202,7 @@ export const tokenTests = (
     opened.close()
   })
 
-  test("a token for another topic, of no partition, or that is none, and waitFor, are refused with what to do", async () => {
+  test("a token for another topic, of no partition, or that cannot be read, and waitFor, are refused with what to do", async () => {
     const token = await post(`/v1/aggregates/${counter}/two/commands/count`, { n: 1 })
     const path = (topic: string, query: string) => `/v1/topics/${topic}/stream?${query}`
     expect(await refusal(path(orders, `from=${token}`))).toEqual([

@@ -41,7 +41,7 @@ export const open = (sql: Sql, topicId: number, name: string, type: string, from
   union all
   select subscription_id, type from millrace.subscription where topic_id = ${topicId} and name = ${name}`
 
-/** A subscription of a topic; no row if there is none. */
+/** A subscription of a topic; no row if it does not exist. */
 export const find = (sql: Sql, topicId: number, name: string) =>
   sql<
     Array<{ readonly subscription_id: number; readonly type: string }>

@@ -96,7 +96,7 @@ export interface ShownRejection {
   /** Whether the same command was rejected before, and this is that answer. */
   readonly repeated: boolean
 }
-/** The error of a command as a rejection; undefined if it is none: if `decide` did not return it. */
+/** The error of a command as a rejection; undefined if `decide` did not return it. */
 export const rejectionOf = (error: unknown): ShownRejection | undefined => {
   if (!isRejection(error)) return undefined
   const { _tag: tag, message } = error

@@ -108,7 +108,7 @@ vitest.layer(layer, { timeout: "60 seconds", excludeTestServices: true })("A tok
   )
 
   it.effect(
-    "for another topic, or that is none, is refused by subscribe and seek, and no subscription is created",
+    "for another topic, or that cannot be read, is refused by subscribe and seek, and no subscription is created",
     Effect.fnUntraced(function* () {
       const [one, other] = [yield* topicWith(), yield* topicWith()]
       const token = yield* publish(one, 1, 1)
