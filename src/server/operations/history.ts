@@ -5,12 +5,10 @@ import type { FastifyInstance } from "fastify"
 import { jsonText } from "../../system/explanation-json.ts"
 import { keyHistory } from "../../system/key-history.ts"
 import { keyHistoryJson } from "../../system/key-history-json.ts"
-import { described, oneOf } from "../http/json-schema.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
-import { addRoute, bodyOf, jsonType, type OperationParts, parametersOf } from "./parts.ts"
-import * as Schemas from "./schemas.ts"
-import { jobOf, responses } from "./schemas.ts"
+import { addRoute, bodyOf, type OperationParts, parametersOf, quoted, startJob } from "./parts.ts"
+import { histories, jobAnswers, responses } from "./schemas.ts"
 
 const path = "/v1/operations"
 /** How much a history has by default, and at most. */
@@ -25,7 +23,8 @@ const History = Schema.Struct({
 })
 
 /** Adds `POST /v1/operations/history`. */
-export const history = (app: FastifyInstance, { jobs, limits, system }: OperationParts): void => {
+export const history = (app: FastifyInstance, parts: OperationParts): void => {
+  const { limits, system } = parts
   addRoute(
     app,
     "POST",
@@ -38,17 +37,7 @@ export const history = (app: FastifyInstance, { jobs, limits, system }: Operatio
         `projection are replayed at most (${usual.records}, at most ${most.records}). partitions: key (default) replays those that the key's events are ` +
         "in, and all of them only if what that gives is not what the database has; all replays them in any case.",
       body: jsonSchemaOf(History),
-      response: responses(
-        {
-          200: described(jobOf(oneOf("history"), Schemas.histories), "it has ended"),
-          202: described(jobOf(oneOf("history"), Schemas.histories), "it runs; poll it at Location")
-        },
-        400,
-        409,
-        422,
-        429,
-        503
-      )
+      response: responses(jobAnswers(["history"], histories), 400, 409, 422, 429, 503)
     },
     async (request, reply) => {
       parametersOf(request, [])
@@ -66,12 +55,10 @@ export const history = (app: FastifyInstance, { jobs, limits, system }: Operatio
           )
       }
       const { application, database, log } = system
-      const text = JSON.stringify(body).replaceAll("'", String.raw`'\''`)
-      const started = await jobs.start({
+      return startJob(parts, request, reply, {
         kind: "history",
         subject: body.key,
-        command: `curl -X POST http://${request.host}${path}/history -H 'content-type: application/json' -d '${text}'`,
-        by: request.principal.name,
+        command: `curl -X POST http://${request.host}${path}/history -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}`,
         run: (progress) =>
           Effect.map(
             keyHistory(
@@ -87,11 +74,6 @@ export const history = (app: FastifyInstance, { jobs, limits, system }: Operatio
             (found) => jsonText(keyHistoryJson(body.key, found))
           )
       })
-      return reply
-        .code(started.status)
-        .header("location", `${path}/jobs/${started.id}`)
-        .type(jsonType)
-        .send(started.json)
     }
   )
 }

@@ -17,7 +17,7 @@ import { single } from "../http/parameters.ts"
 import { readJsonBodies } from "../http/json-body.ts"
 import { fault, faultProblem, Problem } from "../http/problem.ts"
 import { schemaFault } from "../http/schema-fault.ts"
-import type { Jobs } from "./jobs.ts"
+import type { Jobs, NewJob } from "./jobs.ts"
 import { operationProblem, unanswered } from "./problems.ts"
 
 /** What the routes of operations need. */
@@ -100,6 +100,21 @@ export const momentOf = (text: string | undefined, name: string): number | undef
   )
 }
 
+/** Starts a job, and answers with it: 200 if it has ended, 202 if it runs. Rejects with a `Problem` 409 or 429. */
+export const startJob = async (
+  { jobs }: OperationParts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  job: Omit<NewJob, "by">
+): Promise<FastifyReply> => {
+  const started = await jobs.start({ ...job, by: request.principal.name })
+  return reply
+    .code(started.status)
+    .header("location", `/v1/operations/jobs/${started.id}`)
+    .type(jsonType)
+    .send(started.json)
+}
+
 /** Reads bodies as text, for `bodyOf`. */
 export const readBodies = (app: FastifyInstance, parts: OperationParts): void => {
   readJsonBodies(app, parts)
@@ -132,7 +147,8 @@ export const bodyOf = <S extends Schema.Top>(request: FastifyRequest, schema: S,
 }
 
 /** An argument of a command, quoted for a shell where needed. */
-const quoted = (text: string): string => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+export const quoted = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 /** The text of the command that a request stands for. Options without a value are left out; `true` stands for the option alone. */
 export const commandText = (
   words: ReadonlyArray<string>,

@@ -315,6 +315,11 @@ export const histories = object({
     )
   )
 })
+/** The responses with a job of some kinds: it has ended, or it still runs. */
+export const jobAnswers = (kinds: ReadonlyArray<string>, result: Json): Readonly<Record<number, Json>> => {
+  const job = jobOf(oneOf(...kinds), result)
+  return { 200: described(job, "it has ended"), 202: described(job, "it runs; poll it at Location") }
+}
 /** A job of any kind. */
 export const anyJob = jobOf(oneOf("plan", "rebuild", "diff", "promote", "explain", "history"), {
   anyOf: [rebuildPlan, rebuilt, difference, promoted, explanations, histories]

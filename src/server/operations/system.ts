@@ -10,11 +10,11 @@ import { describeApplication } from "../../system/description.ts"
 import { readTopicStates } from "../../system/topic-states.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
-import { addRoute, answerOf, bodyOf, commandText, jsonType, momentOf, type OperationParts } from "./parts.ts"
+import { addRoute, answerOf, bodyOf, commandText, jsonType, momentOf, type OperationParts, startJob } from "./parts.ts"
 import { unanswered } from "./problems.ts"
 import * as Schemas from "./schemas.ts"
 import { described, flag, integer, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
-import { anyJob, command, jobOf, responses } from "./schemas.ts"
+import { anyJob, command, jobAnswers, responses } from "./schemas.ts"
 
 const path = "/v1/operations"
 /** How many events an explanation has by default, and at most. */
@@ -230,7 +230,7 @@ const jobRoute = (app: FastifyInstance, parts: OperationParts): void => {
   )
 }
 const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
-  const { jobs, limits, system } = parts
+  const { limits, system } = parts
   addRoute(
     app,
     "POST",
@@ -240,18 +240,7 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
       description:
         "key is the value, if the key has one column, or an object with all its columns. from and until are dates, epoch milliseconds or durations before now.",
       body: jsonSchemaOf(Explain),
-      response: responses(
-        {
-          200: described(jobOf(oneOf("explain"), Schemas.explanations), "it has ended"),
-          202: described(jobOf(oneOf("explain"), Schemas.explanations), "it runs; poll it at Location")
-        },
-        400,
-        404,
-        409,
-        422,
-        429,
-        503
-      )
+      response: responses(jobAnswers(["explain"], Schemas.explanations), 400, 404, 409, 422, 429, 503)
     },
     async (request, reply) => {
       const body = bodyOf(request, Explain, limits)
@@ -271,11 +260,10 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
       const { application, database, log } = system
       const row = await answerOf(explainedRow(application, table, [keyText]))
       const options = { from: body.from, until: body.until, limit: body.limit }
-      const started = await jobs.start({
+      return startJob(parts, request, reply, {
         kind: "explain",
         subject: table,
         command: commandText(["explain", table, keyText], options),
-        by: request.principal.name,
         run: (progress) =>
           Effect.map(
             explainTableRow({ application, sql: database.sql, log }, row, {
@@ -288,11 +276,6 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
             (found) => jsonText(found.map(explanationJson))
           )
       })
-      return reply
-        .code(started.status)
-        .header("location", `${path}/jobs/${started.id}`)
-        .type(jsonType)
-        .send(started.json)
     }
   )
 }
