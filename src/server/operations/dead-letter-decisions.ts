@@ -7,7 +7,17 @@ import { assertKnownProjection } from "../../system/known-projection.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { Problem } from "../http/problem.ts"
 import { type Filters, leftOut, requestOf } from "./dead-letter-filters.ts"
-import { addRoute, answerOf, bodyOf, commandText, isTrue, namesOf, type OperationParts, parametersOf } from "./parts.ts"
+import {
+  addRoute,
+  answerOf,
+  assertCount,
+  bodyOf,
+  commandText,
+  isTrue,
+  namesOf,
+  type OperationParts,
+  parametersOf
+} from "./parts.ts"
 import { anyObject, described, flag, integer, list, object, text } from "../http/json-schema.ts"
 import { command, dryRun, responses } from "./schemas.ts"
 
@@ -47,15 +57,7 @@ const bulkOf = ({ limits, system }: OperationParts, request: FastifyRequest, ver
   const parameters = parametersOf(request, ["dryRun"])
   const isDryRun = isTrue(parameters.dryRun, "dryRun")
   const { all = false, build, ids = [], limit = most.bulk, status, ...filters } = bodyOf(request, Bulk, limits)
-  if (limit < 1 || limit > most.bulks)
-    throw new Problem(
-      422,
-      "invalid_operation",
-      `limit is ${limit}`,
-      `use a limit from 1 to ${most.bulks}`,
-      undefined,
-      "limit"
-    )
+  assertCount("limit", limit, most.bulks)
   const given = Object.fromEntries(
     Object.entries({ ...filters, build: build?.toString() }).filter(([, value]) => value !== undefined)
   ) as Filters

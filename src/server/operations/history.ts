@@ -6,8 +6,7 @@ import { jsonText } from "../../system/explanation-json.ts"
 import { keyHistory } from "../../system/key-history.ts"
 import { keyHistoryJson } from "../../system/key-history-json.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
-import { Problem } from "../http/problem.ts"
-import { addRoute, bodyOf, type OperationParts, parametersOf, quoted, startJob } from "./parts.ts"
+import { addRoute, assertCount, bodyOf, type OperationParts, parametersOf, quoted, startJob } from "./parts.ts"
 import { histories, jobAnswers, responses } from "./schemas.ts"
 
 const path = "/v1/operations"
@@ -42,18 +41,9 @@ export const history = (app: FastifyInstance, parts: OperationParts): void => {
     async (request, reply) => {
       parametersOf(request, [])
       const body = bodyOf(request, History, limits)
-      for (const name of ["limit", "records"] as const) {
-        const value = body[name] ?? usual[name]
-        if (value < 1 || value > most[name])
-          throw new Problem(
-            422,
-            "invalid_operation",
-            `${name} is ${value}`,
-            `use a number from 1 to ${most[name]}`,
-            undefined,
-            name
-          )
-      }
+      const { limit = usual.limit, records = usual.records } = body
+      assertCount("limit", limit, most.limit, "number")
+      assertCount("records", records, most.records, "number")
       const { application, database, log } = system
       return startJob(parts, request, reply, {
         kind: "history",
@@ -65,8 +55,8 @@ export const history = (app: FastifyInstance, parts: OperationParts): void => {
               { application, sql: database.sql, log },
               {
                 key: body.key,
-                mostEvents: body.limit ?? usual.limit,
-                mostRecords: body.records ?? usual.records,
+                mostEvents: limit,
+                mostRecords: records,
                 isAll: body.partitions === "all",
                 onProgress: (projection, done, total) => progress({ projection, replayed: done, total })
               }

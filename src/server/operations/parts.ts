@@ -145,6 +145,11 @@ export const bodyOf = <S extends Schema.Top>(request: FastifyRequest, schema: S,
     throw faultProblem(422, schemaFault(error, json, "the body"))
   }
 }
+/** Throws a `Problem` 422 if a field of a body is not from 1 to the most that it may be. `noun`: what the advice calls its value. */
+export const assertCount = (name: string, value: number, most: number, noun = "limit"): void => {
+  if (value >= 1 && value <= most) return
+  throw new Problem(422, "invalid_operation", `${name} is ${value}`, `use a ${noun} from 1 to ${most}`, undefined, name)
+}
 
 /** An argument of a command, quoted for a shell where needed. */
 export const quoted = (text: string): string =>

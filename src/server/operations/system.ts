@@ -9,8 +9,17 @@ import { loadRulesIfAny } from "../../system/bridge-rules.ts"
 import { describeApplication } from "../../system/description.ts"
 import { readTopicStates } from "../../system/topic-states.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
-import { Problem } from "../http/problem.ts"
-import { addRoute, answerOf, bodyOf, commandText, jsonType, momentOf, type OperationParts, startJob } from "./parts.ts"
+import {
+  addRoute,
+  answerOf,
+  assertCount,
+  bodyOf,
+  commandText,
+  jsonType,
+  momentOf,
+  type OperationParts,
+  startJob
+} from "./parts.ts"
 import { unanswered } from "./problems.ts"
 import * as Schemas from "./schemas.ts"
 import { described, flag, integer, list, nullable, object, oneOf, text } from "../http/json-schema.ts"
@@ -245,15 +254,7 @@ const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
     async (request, reply) => {
       const body = bodyOf(request, Explain, limits)
       const { key, limit = most.events, table } = body
-      if (limit < 1 || limit > most.mostEvents)
-        throw new Problem(
-          422,
-          "invalid_operation",
-          `limit is ${limit}`,
-          `use a limit from 1 to ${most.mostEvents}`,
-          undefined,
-          "limit"
-        )
+      assertCount("limit", limit, most.mostEvents)
       const from = momentOf(body.from, "from")
       const until = momentOf(body.until, "until")
       const keyText = typeof key === "string" ? key : jsonText(key)
