@@ -6,7 +6,7 @@ import { jsonText } from "../../system/explanation-json.ts"
 import { keyHistory } from "../../system/key-history.ts"
 import { keyHistoryJson } from "../../system/key-history-json.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
-import { addRoute, assertCount, bodyOf, type OperationParts, parametersOf, quoted, startJob } from "./parts.ts"
+import { addRoute, assertCount, bodyOf, type OperationParts, quoted, startJob } from "./parts.ts"
 import { histories, jobAnswers, responses } from "./schemas.ts"
 
 const path = "/v1/operations"
@@ -39,7 +39,6 @@ export const history = (app: FastifyInstance, parts: OperationParts): void => {
       response: responses(jobAnswers(["history"], histories), 400, 409, 422, 429, 503)
     },
     async (request, reply) => {
-      parametersOf(request, [])
       const body = bodyOf(request, History, limits)
       const { limit = usual.limit, records = usual.records } = body
       assertCount("limit", limit, most.limit, "number")

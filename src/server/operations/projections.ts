@@ -41,9 +41,7 @@ const listRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "The projections with their builds, and how far each is",
       response: responses({ 200: object({ projections: list(projection) }) }, 503)
     },
-    async () => {
-      return { projections: await listed(parts) }
-    }
+    async () => ({ projections: await listed(parts) })
   )
 }
 const oneRoute = (app: FastifyInstance, parts: OperationParts): void => {

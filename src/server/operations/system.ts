@@ -59,9 +59,7 @@ const statusRoute = (app: FastifyInstance, parts: OperationParts): void => {
         "The status of the system with reasons, as millrace status --json prints it; 200 also if it is unhealthy",
       response: responses({ 200: Schemas.status }, 503)
     },
-    async () => {
-      return statusOf(parts)
-    }
+    () => statusOf(parts)
   )
 }
 const applicationRoute = (app: FastifyInstance, { system }: OperationParts): void => {
@@ -89,9 +87,7 @@ const processesRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "The processes that run, and those that died and are missed",
       response: responses({ 200: Schemas.processes }, 503)
     },
-    async () => {
-      return { processes: (await statusOf(parts)).processes }
-    }
+    async () => ({ processes: (await statusOf(parts)).processes })
   )
 }
 const topicsRoute = (app: FastifyInstance, parts: OperationParts): void => {
@@ -218,9 +214,7 @@ const jobsRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "The jobs of this process, the newest first, without their results",
       response: responses({ 200: object({ jobs: list(anyJob) }) })
     },
-    async (request, reply) => {
-      return reply.type(jsonType).send(jobs.list())
-    }
+    async (_, reply) => reply.type(jsonType).send(jobs.list())
   )
 }
 const jobRoute = (app: FastifyInstance, parts: OperationParts): void => {
@@ -233,9 +227,7 @@ const jobRoute = (app: FastifyInstance, parts: OperationParts): void => {
       summary: "A job: how far it is, or its result",
       response: responses({ 200: anyJob }, 404)
     },
-    async (request, reply) => {
-      return reply.type(jsonType).send(jobs.find((request.params as { readonly id: string }).id).json)
-    }
+    async (request, reply) => reply.type(jsonType).send(jobs.find((request.params as { readonly id: string }).id).json)
   )
 }
 const explainRoute = (app: FastifyInstance, parts: OperationParts): void => {
