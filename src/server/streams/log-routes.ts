@@ -11,7 +11,7 @@ import { described, flag, integer, list, nullable, object, text } from "../http/
 import { refusals } from "../http/openapi.ts"
 import { single, whole } from "../http/parameters.ts"
 import { knownTopic } from "./problems.ts"
-import { isTime, storedSince } from "./position.ts"
+import { storedSince, timeOf } from "./position.ts"
 import { mostSearched, readPage } from "./record-pages.ts"
 import { recordJson, recordSchema } from "./record-json.ts"
 import { boundsOf, type StreamParts } from "./routes.ts"
@@ -77,10 +77,10 @@ export const records = (app: FastifyInstance, parts: StreamParts): void => {
     const usual = key === undefined ? 0 : partitionOf(key, all.length)
     const bounds = all[whole(query["partition"], "partition", { most: all.length - 1, otherwise: usual })]!
     const { end, partition, start } = bounds
-    const asked = single(query["from"], "from")
+    const time = timeOf(single(query["from"], "from") ?? "")
     const from =
-      asked !== undefined && isTime(asked)
-        ? (await storedSince(asked, [bounds], topic, parts))[0]!
+      time !== undefined
+        ? (await storedSince(time, [bounds], topic, parts))[0]!
         : whole(query["from"], "from", { most: end, otherwise: isBackwards ? end : start })
     const page = await readPage(parts, { topic, bounds, from, isBackwards, limit, wants })
     const { next, searched } = page

@@ -23,15 +23,12 @@ export const parseStreamId = (id: string, partitions: number): StreamPositions |
   return vector.length === partitions ? vector : undefined
 }
 
-/** The moment that a text names, in epoch milliseconds: a date, or a date and a time with its zone. */
-const timeOf = (text: string): number | undefined => {
+/** The moment that a text names, in epoch milliseconds: a date, or a date and a time with its zone. Undefined for any other text. */
+export const timeOf = (text: string): number | undefined => {
   if (!/^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d))?$/.test(text)) return undefined
   const time = Date.parse(text)
   return Number.isNaN(time) ? undefined : time
 }
-
-/** Whether a text names a moment. */
-export const isTime = (text: string): boolean => timeOf(text) !== undefined
 
 /** What finds positions in a log. */
 export interface LogParts {
@@ -47,14 +44,13 @@ export interface BeginningParts extends LogParts {
   readonly isGone: () => boolean
 }
 
-/** In each partition, the first record that the log stored at a moment (see `isTime`) or later. Rejects with a `Problem` 410 or 503. */
+/** In each partition, the position of the first record that the log stored at a time or later. Rejects with a `Problem` 410 or 503. */
 export const storedSince = async (
-  moment: string,
+  time: number,
   bounds: ReadonlyArray<PartitionBounds>,
   topic: string,
   { context, log }: LogParts
 ): Promise<StreamPositions> => {
-  const time = timeOf(moment)!
   const found = await Effect.runPromiseWith(context)(
     Effect.forEach(
       bounds,
@@ -78,7 +74,8 @@ export const beginning = async (
 ): Promise<StreamPositions> => {
   if (asked === "latest") return bounds.map(({ end }) => end)
   if (asked === "earliest") return bounds.map(({ start }) => start)
-  if (isTime(asked)) return storedSince(asked, bounds, topic, { context, log })
+  const time = timeOf(asked)
+  if (time !== undefined) return storedSince(time, bounds, topic, { context, log })
   if (isToken(asked)) {
     const found = await Effect.runPromiseWith(context)(
       startAtToken(log, { token: asked, topic, derivedFrom, waitMs, isGone }).pipe(
