@@ -1,13 +1,13 @@
 // The position of a stream in its topic, its text, and how a request names where a stream begins.
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import type { Log, PartitionBounds, Position } from "../../log/log.ts"
+import type { Log, PartitionBounds, Position, ReadError } from "../../log/log.ts"
 import { TokenRefused } from "../../log/token-start.ts"
 import { positionAt } from "../../runner/in-append-order.ts"
 import { startAtToken } from "../../runner/start-at-token.ts"
 import { Problem } from "../http/problem.ts"
 import { isToken, tokenProblem } from "../http/token.ts"
-import { readProblem } from "./problems.ts"
+import { answerOf, readProblem } from "./problems.ts"
 import { counted } from "../../text/counted.ts"
 
 /** The position of an HTTP stream in its topic: for each partition, the position that comes next. */
@@ -51,15 +51,12 @@ export const storedSince = async (
   topic: string,
   { context, log }: LogParts
 ): Promise<StreamPositions> => {
-  const found = await Effect.runPromiseWith(context)(
-    Effect.forEach(
-      bounds,
-      ({ end, partition, start }) => positionAt(log, { topic, partition, from: start, to: end }, time),
-      { concurrency: 4 }
-    ).pipe(Effect.match({ onSuccess: (positions) => positions, onFailure: readProblem }))
+  const found = Effect.forEach(
+    bounds,
+    ({ end, partition, start }) => positionAt(log, { topic, partition, from: start, to: end }, time),
+    { concurrency: 4 }
   )
-  if (found instanceof Problem) throw found
-  return found
+  return answerOf(context, found, readProblem)
 }
 
 /**
@@ -77,16 +74,10 @@ export const beginning = async (
   const time = timeOf(asked)
   if (time !== undefined) return storedSince(time, bounds, topic, { context, log })
   if (isToken(asked)) {
-    const found = await Effect.runPromiseWith(context)(
-      startAtToken(log, { token: asked, topic, derivedFrom, waitMs, isGone }).pipe(
-        Effect.match({
-          onSuccess: (positions) => [...positions],
-          onFailure: (error) => (error instanceof TokenRefused ? tokenProblem(error) : readProblem(error))
-        })
-      )
-    )
-    if (found instanceof Problem) throw found
-    return found
+    const found = startAtToken(log, { token: asked, topic, derivedFrom, waitMs, isGone })
+    const problemOf = (error: TokenRefused | ReadError) =>
+      error instanceof TokenRefused ? tokenProblem(error) : readProblem(error)
+    return [...(await answerOf(context, found, problemOf))]
   }
   const vector = parseStreamId(asked, bounds.length)
   if (vector === undefined) {

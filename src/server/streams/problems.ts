@@ -1,4 +1,6 @@
-// The problems of requests that read the log. Pure.
+// The problems of requests that read the log, and reads that reject with them.
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import type { ReadError } from "../../log/log.ts"
 import type { Catalog } from "../http/catalog.ts"
 import { adviceFor } from "../../text/similar-names.ts"
@@ -16,6 +18,19 @@ export const readProblem = (error: ReadError): Problem => {
     "send the request again after Retry-After seconds",
     retryAfterSeconds
   )
+}
+
+/** The value of an effect that reads the log. Rejects with the `Problem` of its error. */
+export const answerOf = async <A, E>(
+  context: Context.Context<never>,
+  effect: Effect.Effect<A, E>,
+  problemOf: (error: E) => Problem
+): Promise<A> => {
+  const found = await Effect.runPromiseWith(context)(
+    Effect.match(effect, { onSuccess: (value) => ({ value }), onFailure: problemOf })
+  )
+  if (found instanceof Problem) throw found
+  return found.value
 }
 
 /** Returns the name of a topic. Throws a `Problem` 404 if the application has no such topic. */

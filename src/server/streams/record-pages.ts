@@ -1,9 +1,8 @@
 // Pages of the records of one partition, forwards or backwards, and the bounded search for records of a key, a type or a tenant.
-import * as Effect from "effect/Effect"
 import { isRetry } from "../../dead-letter/retry-record.ts"
 import type { LogRecord, PartitionBounds, Position } from "../../log/log.ts"
 import { isTimeMark } from "../../log/time-mark.ts"
-import { readProblem } from "./problems.ts"
+import { answerOf, readProblem } from "./problems.ts"
 import type { StreamParts } from "./routes.ts"
 
 /** Which records a page has. */
@@ -50,13 +49,8 @@ const reading = ({ context, log }: StreamParts, { bounds, topic }: PageRequest) 
   const started = performance.now()
   return {
     read: async (position: Position) => {
-      const batch = await Effect.runPromiseWith(context)(
-        Effect.match(log.read(topic, bounds.partition, position, { maxBytes: pageBytes }), {
-          onSuccess: (found) => found,
-          onFailure: (error) => error
-        })
-      )
-      if ("_tag" in batch) throw readProblem(batch)
+      const found = log.read(topic, bounds.partition, position, { maxBytes: pageBytes })
+      const batch = await answerOf(context, found, readProblem)
       bytes += sizeOf(batch.records)
       return batch
     },

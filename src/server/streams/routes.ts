@@ -14,7 +14,7 @@ import type { Catalog } from "../http/catalog.ts"
 import { Follower } from "./client.ts"
 import { fieldsOf, type ValueFields, wantsOf } from "./filter.ts"
 import { beginning, type StreamPositions } from "./position.ts"
-import { knownTopic, readProblem } from "./problems.ts"
+import { answerOf, knownTopic, readProblem } from "./problems.ts"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
 import { headerText, single } from "../http/parameters.ts"
@@ -38,13 +38,7 @@ const readBytes = 256 * 1024
 export const boundsOf = async (
   { context, log }: Pick<StreamParts, "context" | "log">,
   topic: string
-): Promise<ReadonlyArray<PartitionBounds>> => {
-  const found = await Effect.runPromiseWith(context)(
-    Effect.match(log.bounds(topic), { onSuccess: (bounds) => bounds, onFailure: (error) => error })
-  )
-  if ("_tag" in found) throw readProblem(found)
-  return found
-}
+): Promise<ReadonlyArray<PartitionBounds>> => answerOf(context, log.bounds(topic), readProblem)
 
 const reader =
   ({ context, log }: StreamParts, topic: string) =>
