@@ -2,8 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
-import { isRetry } from "../dead-letter/retry-record.ts"
-import { isTimeMark } from "../log/time-mark.ts"
+import { isForReaders } from "../dead-letter/retry-record.ts"
 import type { Log, LogRecord, PartitionBounds } from "../log/log.ts"
 import { derivedFrom } from "../model/application.ts"
 import { positionAt } from "../runner/in-append-order.ts"
@@ -34,12 +33,11 @@ export interface TailFlags {
   readonly json: boolean
 }
 
-/** Whether a record is one that the flags ask for. What only Millrace itself reads is not: time marks, and requests to retry a dead letter. */
+/** Whether a record is one that the flags ask for. */
 export const isWanted =
   ({ key, tenant, type }: Pick<TailFlags, "key" | "tenant" | "type">) =>
   (record: LogRecord): boolean =>
-    !isTimeMark(record) &&
-    !isRetry(record) &&
+    isForReaders(record) &&
     (key === undefined || record.key === key) &&
     (tenant === undefined || record.tenant === tenant) &&
     (type === undefined || eventTypeOf(record.value) === type)

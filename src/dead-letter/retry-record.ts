@@ -1,6 +1,7 @@
 // Retry and discard records: what a dead letter keeps of its record, and the records by which people decide about it. Pure.
 import type { LogRecord, NewRecord } from "../log/log.ts"
 import { singleLineJson } from "../log/rules.ts"
+import { isTimeMark } from "../log/time-mark.ts"
 
 /**
  * The header of a retry record: `<projection>/<position of the parked record in the same partition>/<id of the database>`. That projection
@@ -66,6 +67,8 @@ export const isRetry = (record: LogRecord | undefined, owner?: RetryOwner): bool
   record?.headers[retryHeader] !== undefined &&
   (isSubscriptionRetry(record) || projectionRetryOf(record) !== undefined) &&
   retryProblem(record, owner) === undefined
+/** Whether readers of a topic see a record. They do not see what only Millrace reads: retry records, which are copies of earlier records, and time marks. */
+export const isForReaders = (record: LogRecord): boolean => !isTimeMark(record) && !isRetry(record)
 /** Whether a retry record asks that its dead letter is discarded instead. */
 export const isDiscard = ({ headers }: Pick<LogRecord, "headers">): boolean => headers[decisionHeader] === discards
 /** The position of the parked record that a record retries or discards for this build of a projection of the database. Undefined if it does neither. */

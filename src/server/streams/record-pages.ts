@@ -1,7 +1,6 @@
 // Pages of the records of one partition, forwards or backwards, and the bounded search for records of a key, a type or a tenant.
-import { isRetry } from "../../dead-letter/retry-record.ts"
+import { isForReaders } from "../../dead-letter/retry-record.ts"
 import type { LogRecord, PartitionBounds, Position } from "../../log/log.ts"
-import { isTimeMark } from "../../log/time-mark.ts"
 import { answerOf, readProblem } from "./problems.ts"
 import type { StreamParts } from "./routes.ts"
 
@@ -34,8 +33,6 @@ const pageBytes = 1024 * 1024
 export const mostSearched = { positions: 50_000, bytes: 16 * 1024 * 1024, ms: 2_000 }
 
 const sizeOf = (records: ReadonlyArray<LogRecord>) => records.reduce((sum, { value }) => sum + (value?.length ?? 0), 0)
-/** A retry record is a copy of an earlier record, and a time mark is for projections alone. */
-const isShown = (record: LogRecord) => !isTimeMark(record) && !isRetry(record)
 
 /** Reads a page. Rejects with a `Problem`. */
 export const readPage = async (parts: StreamParts, request: PageRequest): Promise<RecordPage> => {
@@ -69,7 +66,7 @@ const readForwards = async (parts: StreamParts, request: PageRequest): Promise<R
   while (true) {
     const batch = await read(next)
     const { end } = batch
-    const found = batch.records.filter((record) => isShown(record) && wants?.(record) !== false)
+    const found = batch.records.filter((record) => isForReaders(record) && wants?.(record) !== false)
     for (const [i, record] of found.entries()) {
       records.push(record)
       size += record.value?.length ?? 0
@@ -97,7 +94,7 @@ const readBackwards = async (parts: StreamParts, request: PageRequest): Promise<
     const chunk = await readRange(read, Math.max(bounds.start, low - step), low)
     end = chunk.end
     for (const record of chunk.records.toReversed()) {
-      if (!isShown(record) || wants?.(record) === false) continue
+      if (!isForReaders(record) || wants?.(record) === false) continue
       records.push(record)
       size += record.value?.length ?? 0
       if (records.length >= limit || size >= pageBytes)

@@ -3,8 +3,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { FastifyRequest } from "fastify"
 import type { PartitionBounds, Log, LogRecord, Position, ReadError } from "../../log/log.ts"
-import { isTimeMark } from "../../log/time-mark.ts"
-import { isRetry } from "../../dead-letter/retry-record.ts"
+import { isForReaders } from "../../dead-letter/retry-record.ts"
 import { shown } from "../../text/text.ts"
 import { tenantFor } from "../access/access.ts"
 import { invalidParameter } from "../http/filters.ts"
@@ -108,8 +107,7 @@ export const streams = (add: StreamAdder, parts: StreamParts): void => {
       isGone: () => request.raw.destroyed || request.raw.socket.destroyed
     })
     const wants = (record: LogRecord): boolean =>
-      // a retry record is a copy of an earlier record, and a time mark is for projections alone
-      !isRetry(record) && !isTimeMark(record) && (tenant === undefined || record.tenant === tenant) && matches(record)
+      isForReaders(record) && (tenant === undefined || record.tenant === tenant) && matches(record)
     return { topic, bounds: found, vector, wants, isWhole }
   }
   const route = (url: string, summary: string, event: string, topicOf: (request: FastifyRequest) => string) =>
