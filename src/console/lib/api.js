@@ -1,6 +1,7 @@
 // Requests to the public HTTP API, with the credential of the user.
 import { shellWord } from "./format.js"
 import { useEffect, useState } from "./html.js"
+import { parseJson } from "./json.js"
 import { isOnline, setOnline } from "./online.js"
 
 const storage = "millrace.credential"
@@ -24,28 +25,6 @@ export class ApiError extends Error {
     this.status = status
   }
 }
-
-/** A number that JavaScript cannot hold, as the text that it has in JSON. */
-export class ExactNumber {
-  constructor(text) {
-    this.text = text
-  }
-  toString() {
-    return this.text
-  }
-  toJSON() {
-    return typeof JSON.rawJSON === "function" ? JSON.rawJSON(this.text) : this.text
-  }
-}
-const isExact = (number, text) =>
-  String(number) === text || Number(text).toString() === text || /^-?\d{1,15}(\.\d{1,15})?$/.test(text)
-/** Parses JSON without losing digits: a number that would change becomes an `ExactNumber`. */
-export const parseJson = (text) =>
-  JSON.parse(text, (_key, value, context) =>
-    typeof value === "number" && context?.source !== undefined && !isExact(value, context.source)
-      ? new ExactNumber(context.source)
-      : value
-  )
 
 const headersOf = (body, headers) => {
   const key = credential()

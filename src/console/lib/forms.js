@@ -1,7 +1,7 @@
 // Forms from JSON Schemas: what a form asks for, the value that was typed and what is wrong with it, and samples. What was typed is an object of texts by
 // place: `lines/0/sku` is a field; behind a place, `?` says whether it is set, left out or null, `#` how many items it has, `|` which alternative it is,
 // and `@0` is the first key of a record.
-import { parseJson } from "./api.js"
+import { isNumeric, parseJson } from "./json.js"
 
 /** The place of a field, or of an item, below another one. */
 export const below = (at, name) => (at === "" ? "" : `${at}/`) + encodeURIComponent(name)
@@ -96,7 +96,7 @@ const numberOf = ({ schema, words = [] }, text) => {
   } catch {
     value = undefined
   }
-  if (typeof value !== "number" && value?.text === undefined) throw new Error(`${text} is no number`)
+  if (!isNumeric(value)) throw new Error(`${text} is no number`)
   if (schema.type === "integer" && !/^-?\d+$/.test(String(value))) throw new Error(`${text} is no whole number`)
   const { exclusiveMaximum: under, exclusiveMinimum: over, maximum, minimum } = schema
   const size = Number(text)
@@ -177,8 +177,7 @@ const fits = (node, value) => {
   if (node.kind === "constant") return node.value === value
   if (node.kind === "choice") return node.values.includes(value)
   if (node.kind === "list") return Array.isArray(value)
-  if (node.kind === "number")
-    return typeof value === "number" || value.text !== undefined || (node.words ?? []).includes(value)
+  if (node.kind === "number") return isNumeric(value) || (node.words ?? []).includes(value)
   if (node.kind === "text") return typeof value === "string"
   if (node.kind === "flag") return typeof value === "boolean"
   if (node.kind === "union") return node.options.some((_, i) => fits(node.optionAt(i), value))

@@ -1,6 +1,6 @@
 // The list of the live page: what came of a stream, sampled where it is fast, and counted while it is paused.
-import { parseJson } from "./api.js"
 import { useEffect, useRef, useState } from "./html.js"
+import { parseJson, same } from "./json.js"
 import { follow } from "./stream.js"
 
 /**
@@ -12,7 +12,6 @@ const most = { shown: 100, fresh: 20, everyMs: 500, calm: 50, rows: 5_000, young
 export const mostPaused = 10_000
 /** The seconds that a rate is of. */
 const rateSeconds = 5
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
 
 /** What came of a topic or a view. Data of messages that are not listed is never parsed. */
 class LiveList {

@@ -1,5 +1,6 @@
 // A page of rows in other forms: the SQL that reads it, and files of it. Pure.
 import { instantOf, shellWord } from "./format.js"
+import { isNested } from "./json.js"
 
 /** The parameters of the address that are the console's own, and no filters. */
 export const columnsParameter = "~columns"
@@ -78,11 +79,7 @@ export const sqlOf = (view, query, { columns, limit }) => {
 export const sqlCommand = (sql) => `npx millrace sql ${shellWord(sql)}`
 
 const cellOf = (value) =>
-  value === null || value === undefined
-    ? ""
-    : typeof value === "object" && value.text === undefined
-      ? JSON.stringify(value)
-      : String(value)
+  value === null || value === undefined ? "" : isNested(value) ? JSON.stringify(value) : String(value)
 /** A value in CSV. A text that a spreadsheet would run as a formula gets an apostrophe in front. */
 const csvOf = (value) => {
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : cellOf(value)

@@ -1,5 +1,6 @@
 // Follows a stream of server-sent events by `fetch`, which can send a credential, with what the protocol asks of a client: it goes on from its last id.
-import { credential, errorOf, parseJson } from "./api.js"
+import { credential, errorOf } from "./api.js"
+import { parseJson } from "./json.js"
 
 /** Splits the text of a stream into its events: `{ id, event, data }`. */
 const eventsOf = async function* (body) {

@@ -1,5 +1,5 @@
 // Dead letters: by error with root causes first, one with its payload and trace, and what can be decided about them.
-import { curlOf, parseJson, useGet, withQuery } from "../lib/api.js"
+import { curlOf, useGet, withQuery } from "../lib/api.js"
 import { counted, number, shortened } from "../lib/format.js"
 import {
   base,
@@ -13,6 +13,7 @@ import {
   openStatuses as open
 } from "../lib/dead-letters.js"
 import { html, useEffect, useState } from "../lib/html.js"
+import { parseJson } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
 import { KeyLink } from "../parts/record.js"
 import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"

@@ -1,15 +1,15 @@
 // Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
-import { parseJson, useGet } from "../lib/api.js"
+import { useGet } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
+import { parseJson, same } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, FieldValue, Json, Loaded, Problem, Tag, Time } from "../parts/common.js"
 
 /** How many events an explanation has at first, and at most. */
 const limits = { usual: 100, most: 1_000 }
 const kinds = { applied: "good", late: "warn", dead_letter: "bad" }
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
 const isTime = (type = "") => type.startsWith("timestamp")
 
 const Cell = ({ column, value, view }) =>

@@ -1,7 +1,8 @@
 // Sends events: a form from a schema, or JSON, or many as lines. The gateway validates each, and says what became of it.
-import { curlOf, parseJson, send, useGet } from "../lib/api.js"
+import { curlOf, send, useGet } from "../lib/api.js"
 import { counted, number } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
+import { parseJson } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Problem, Table, Tag } from "../parts/common.js"
 import { Form, useForm } from "../parts/form.js"

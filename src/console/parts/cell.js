@@ -1,6 +1,7 @@
 // The cells of a table of rows: what is long or nested is shortened, and opens in a dialog; null, an empty text, bytes and times are told apart.
 import { isMoment } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
+import { isNested } from "../lib/json.js"
 import { Command, Dialog, Json, Time } from "./common.js"
 
 /** How many characters of a text a cell shows. */
@@ -11,8 +12,7 @@ export const isTime = (type) => type.startsWith("timestamp")
 export const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
 export const isJson = (type) => type === "jsonb" || type === "json"
 
-const textOf = (value, type) =>
-  isJson(type) || (typeof value === "object" && value.text === undefined) ? JSON.stringify(value) : String(value)
+const textOf = (value, type) => (isJson(type) || isNested(value) ? JSON.stringify(value) : String(value))
 const Whole = ({ column, onClose, value }) => {
   const text = typeof value === "string" ? value : JSON.stringify(value, null, 2)
   return html`<${Dialog} title=${column.name} onClose=${onClose}>

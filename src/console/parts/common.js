@@ -1,6 +1,7 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
 import { duration, isMoment, isUtc, number, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
+import { isNested } from "../lib/json.js"
 import { useOnline } from "../lib/online.js"
 
 /** A time with the other zone in its title. */
@@ -111,7 +112,7 @@ export const Figure = ({ href, kind, label, note, unit = "", value }) => {
 /** A value of a row, a record or a state: text as text, objects as JSON, null as a dash. */
 export const Value = ({ value }) => {
   if (value === undefined || value === null) return html`<span class="quiet">null</span>`
-  if (typeof value === "object" && !("text" in value)) return html`<code>${JSON.stringify(value)}</code>`
+  if (isNested(value)) return html`<code>${JSON.stringify(value)}</code>`
   if (typeof value === "boolean") return html`<code>${String(value)}</code>`
   return html`${String(value)}`
 }

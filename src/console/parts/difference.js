@@ -1,9 +1,9 @@
 // What differs between two builds: counts by table, and samples side by side with the paths that differ marked.
 import { counted, number } from "../lib/format.js"
 import { html } from "../lib/html.js"
+import { isNested, same } from "../lib/json.js"
 import { FieldValue, Table, Tag } from "./common.js"
 
-const isNested = (value) => typeof value === "object" && value !== null && value.text === undefined
 /** The leaves of a value by their paths. */
 const leavesOf = (value, path = "", found = new Map()) => {
   if (!isNested(value)) return found.set(path, value)
@@ -12,7 +12,6 @@ const leavesOf = (value, path = "", found = new Map()) => {
   for (const [name, one] of entries) leavesOf(one, path === "" ? name : `${path}.${name}`, found)
   return found
 }
-const isSame = (a, b) => JSON.stringify(a) === JSON.stringify(b)
 /** The paths of two values, with whether they differ there. */
 export const pathsOf = (live, candidate) => {
   const [before, after] = [leavesOf(live ?? {}), leavesOf(candidate ?? {})]
@@ -20,7 +19,7 @@ export const pathsOf = (live, candidate) => {
     path,
     live: before.get(path),
     candidate: after.get(path),
-    differs: !before.has(path) || !after.has(path) || !isSame(before.get(path), after.get(path))
+    differs: !before.has(path) || !after.has(path) || !same(before.get(path), after.get(path))
   }))
 }
 const labels = {

@@ -2,6 +2,7 @@
 import { get, withQuery } from "../lib/api.js"
 import { counted, number } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
+import { same } from "../lib/json.js"
 import { linkTo } from "../lib/router.js"
 import { Json, Problem, Tag, Time, FieldValue } from "./common.js"
 
@@ -9,7 +10,6 @@ import { Json, Problem, Tag, Time, FieldValue } from "./common.js"
 const shownRows = 6
 const isTime = (type = "") => type.startsWith("timestamp")
 const isThere = (value) => value !== null && value !== undefined
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b)
 
 /** An event of the timeline, which the slider goes to by a click. */
 export const TimelineEvent = ({ event, isSelected, ofKey, onSelect, outcome }) => {

@@ -12,8 +12,8 @@ import {
   textsOf,
   valueOf
 } from "../lib/forms.js"
-import { parseJson } from "../lib/api.js"
 import { html, useState } from "../lib/html.js"
+import { parseJson } from "../lib/json.js"
 import { Field } from "./common.js"
 
 const hintOf = ({ description, kind, schema: { contentEncoding, pattern, type }, words = [] }) =>

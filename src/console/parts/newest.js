@@ -1,6 +1,7 @@
 // The newest records of a topic as they are made: those that the log has, and then what a stream brings.
 import { get, withQuery } from "../lib/api.js"
 import { html, useEffect, useState } from "../lib/html.js"
+import { isNested } from "../lib/json.js"
 import { newestOf } from "../lib/records.js"
 import { linkTo } from "../lib/router.js"
 import { follow } from "../lib/stream.js"
@@ -35,10 +36,9 @@ const Field = ({ name, value }) =>
     : typeof value === "number"
       ? decimal.format(value)
       : html`<${Value} value=${value} />`
-const isScalar = (value) => value === null || typeof value !== "object" || "text" in value
 /** The fields of the newest records that have one value, in the order of the newest record. */
 const fieldsOf = (records) => {
-  const names = Object.entries(records[0].value ?? {}).flatMap(([name, value]) => (isScalar(value) ? [name] : []))
+  const names = Object.entries(records[0].value ?? {}).flatMap(([name, value]) => (isNested(value) ? [] : [name]))
   // an id says little to a person; an entity, an amount and a time do
   const isId = (name) => /^(event_|alert_|trace_|message_)?id$/.test(name)
   return [...names.filter((name) => !isId(name)), ...names.filter(isId)].slice(0, most.columns)

@@ -9,6 +9,9 @@ const { sentenceOf } = await load("sentence.js")
 const { placed, related } = await load("graph.js")
 const { linesOf, stateOf } = await load("spans.js")
 const { bodyOf, commandOf, filterOf } = await load("dead-letters.js")
+const { isNested, isNumeric, parseJson } = await load("json.js")
+const { fileOf } = await load("rows.js")
+const { nodeOf, valueOf } = await load("forms.js")
 
 const nothing = { topics: [], aggregates: [], projections: [], views: [] }
 test("the sentence names what is declared, shortens long lists, and says what is seen", () => {
@@ -121,4 +124,15 @@ test("a decision about what a list shows is about its open ones, whatever the ad
     status: "parked"
   })
   expect(bodyOf({ key: "k", status: "parked,skipped,retrying,retried,discarded" })).toEqual({ key: "k" })
+})
+
+test("a number that JavaScript cannot hold keeps its digits, and an object with a field text is no such number", () => {
+  const { exact, plain } = parseJson('{"exact":12345678901234567890,"plain":{"text":"a"}}')
+  expect([String(exact), isNumeric(exact), isNested(exact)]).toEqual(["12345678901234567890", true, false])
+  expect([isNumeric(plain), isNested(plain)]).toEqual([false, true])
+  const columns = [{ name: "exact" }, { name: "plain" }]
+  expect(fileOf("csv", [{ exact, plain }], columns)).toBe('exact,plain\r\n12345678901234567890,"{""text"":""a""}"\r\n')
+  const number = nodeOf({ type: "number" }, [])
+  expect(String(valueOf(number, { "": "12345678901234567890" }).value)).toBe("12345678901234567890")
+  expect(valueOf(number, { "": '{"text":1}' }).errors).toEqual([{ at: "", message: '{"text":1} is no number' }])
 })
