@@ -1,8 +1,8 @@
 // One key: its events at the left, its rows at the right, and a slider that shows what each row was after an event.
-import { useGet } from "../lib/api.js"
+import { curlOf, useGet } from "../lib/api.js"
 import { eventId, inOrder, newestKeys, readTopic, readViews } from "../lib/entity.js"
 import { historyOf, outcomesOf, tablesAt, unknownOf } from "../lib/entity-states.js"
-import { counted, number, shellWord } from "../lib/format.js"
+import { counted, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { go, linkTo } from "../lib/router.js"
@@ -260,7 +260,6 @@ const Entity = ({ id, query, topics, views }) => {
   const events = useEvents(id, topics, round)
   const read = useRows(id, topics, views, round)
   const history = useHistory(id, round, options)
-  const body = shellWord(JSON.stringify({ key: id, ...options }))
   const followed = events.sources?.find((source) => source.events.length > 0)?.topic
   return html`<${Problem} error=${events.error} />
     ${
@@ -280,7 +279,7 @@ const Entity = ({ id, query, topics, views }) => {
     </div>
     <${Command}
       label="request"
-      text=${`curl -X POST ${location.origin}/v1/operations/history -H 'content-type: application/json' -d ${body}`}
+      text=${curlOf("POST", "/v1/operations/history", { body: JSON.stringify({ key: id, ...options }) })}
     />`
 }
 

@@ -1,6 +1,6 @@
 // The records of a topic: of one partition or all, by key, type, tenant and time; one with its headers, decoded and raw, and the requests that stand for it.
-import { useGet, withQuery } from "../lib/api.js"
-import { counted, number, shellWord } from "../lib/format.js"
+import { curlOf, useGet, withQuery } from "../lib/api.js"
+import { counted, number } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { newestOf } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
@@ -91,7 +91,7 @@ const Partition = ({ query, set, topic }) => {
         }}
       <//>
     </section>
-    <${Command} label="request" text=${`curl ${shellWord(location.origin + path)}`} />`
+    <${Command} label="request" text=${curlOf("GET", path)} />`
 }
 
 /** How many partitions are read at once. */

@@ -1,5 +1,5 @@
 // Any topic or view as it changes: filtered by the server, sampled where it is fast, and paused without losing its position.
-import { useGet, withQuery } from "../lib/api.js"
+import { curlOf, useGet, withQuery } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { mostPaused, useLive } from "../lib/live-list.js"
@@ -156,7 +156,7 @@ const Page = ({ query, topics, views }) => {
       />
     </section>
     <${Command} text=${tailOf(source, query)} />
-    <${Command} label="request" text=${`curl -N ${shellWord(location.origin + path)}`} />`
+    <${Command} label="request" text=${`${curlOf("GET", path)} -N`} />`
 }
 
 export default ({ query }) => {

@@ -1,6 +1,6 @@
 // Windows: the columns of a window as lines over time, for one key or several, and the same as a table.
-import { useGet, withQuery } from "../lib/api.js"
-import { counted, duration, number, shellWord, visible, zone } from "../lib/format.js"
+import { curlOf, useGet, withQuery } from "../lib/api.js"
+import { counted, duration, number, visible, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
@@ -219,7 +219,7 @@ const Lines = ({ query, view }) => {
                   stateOfRow=${stateOfRow}
                   view=${view}
                 />
-                <${Command} label="request" text=${`curl ${shellWord(location.origin + request)}`} />`}
+                <${Command} label="request" text=${curlOf("GET", request)} />`}
     <//>`
 }
 

@@ -1,5 +1,5 @@
 // One record of a topic: its fields, headers, its value decoded and raw, and the requests that stand for it.
-import { send, withQuery } from "../lib/api.js"
+import { curlOf, send, withQuery } from "../lib/api.js"
 import { bytes, shellWord, shortened, visible } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { rawField } from "../lib/raw.js"
@@ -52,16 +52,13 @@ const RecordValue = ({ raw, value }) => {
 const Requests = ({ path, raw, record, topic }) => {
   const { key, partition, position, value } = record
   const body = value === null ? JSON.stringify({ key, value }) : raw
-  const posts = shellWord(`${location.origin}/v1/events?topic=${encodeURIComponent(topic.name)}`)
+  const posts = withQuery("/v1/events", { topic: topic.name })
   return html`<p class="quiet">Fetch it:</p>
-    <${Command} label="request" text=${`curl ${shellWord(location.origin + path)}`} />
+    <${Command} label="request" text=${curlOf("GET", path)} />
     ${
       topic.written_by.length === 0
         ? html`<p class="quiet">Send its value again, as a new record:</p>
-            <${Command}
-              label="request"
-              text=${`curl -X POST ${posts} -H 'content-type: application/json' -d ${shellWord(body)}`}
-            />`
+            <${Command} label="request" text=${curlOf("POST", posts, { body })} />`
         : html`<p class="quiet">
             ${
               topic.aggregate && key !== null
