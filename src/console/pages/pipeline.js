@@ -95,7 +95,7 @@ const About = ({ node }) =>
     ${
       node === undefined
         ? "Point to a part to see its name and what is at it."
-        : `${node.label}, ${node.kind}${node.note === node.kind ? "" : `: ${node.note}`}${node.reason ? `; ${visible(node.reason)}` : ""}`
+        : `${node.label}, ${node.kind}${node.note === node.kind ? "" : `: ${node.note}`}${node.reason ? `; ${node.reason}` : ""}`
     }
   </p>`
 const Graph = ({ edges, nodes }) => {
@@ -167,7 +167,7 @@ const List = ({ edges, nodes }) => {
       {
         name: "state",
         cell: ({ note, reason, state }) =>
-          html`<${Tag} kind=${state || "quiet"}>${note}<//>${reason && html` <span>${visible(reason)}</span>`}`
+          html`<${Tag} kind=${state || "quiet"}>${note}<//>${reason && html` <span>${reason}</span>`}`
       },
       {
         name: "from",
@@ -260,7 +260,7 @@ const Pipeline = ({ application, query, status, topics, windows }) => {
     ${
       parts.nodes.length === 0
         ? html`<${Empty}
-            title=${only === "wrong" ? "Nothing is halted, paused or failing" : `No part has ${visible(text)} in its name`}
+            title=${only === "wrong" ? "Nothing is halted, paused or failing" : `No part has ${text} in its name`}
             ><a href=${linkTo("pipeline", { as })}>Show all</a><//
           >`
         : html`<section class="card">
@@ -290,7 +290,7 @@ const Pipeline = ({ application, query, status, topics, windows }) => {
             ${held.map(
               ({ command, id, label, note, reason }) =>
                 html`<div key=${id}>
-                  <p><strong>${label}</strong>: ${note}${reason && `: ${visible(reason)}`}</p>
+                  <p><strong>${label}</strong>: ${note}${reason && `: ${reason}`}</p>
                   ${command && html`<${Command} text=${command} />`}
                 </div>`
             )}

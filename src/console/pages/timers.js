@@ -1,6 +1,6 @@
 // Timers: commands of policies and projections that wait for their time, are due, or fail; they are tried again or given up.
 import { send, useGet, withQuery } from "../lib/api.js"
-import { counted, duration, number, visible } from "../lib/format.js"
+import { counted, duration, number } from "../lib/format.js"
 import { html } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { Action, Command, Empty, Field, Figure, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
@@ -18,8 +18,8 @@ const decision = (verb, { aggregate, id, projection, stream }, onDone) => ({
   danger: verb === "discard",
   describe:
     verb === "retry"
-      ? `The command for ${aggregate} ${visible(stream)} that ${projection} sent is tried now, and those that wait behind it follow.`
-      : `The command for ${aggregate} ${visible(stream)} that ${projection} sent is deleted. It is never executed.`,
+      ? `The command for ${aggregate} ${stream} that ${projection} sent is tried now, and those that wait behind it follow.`
+      : `The command for ${aggregate} ${stream} that ${projection} sent is deleted. It is never executed.`,
   command: `npx millrace timers ${verb} ${id}`,
   act: async () => {
     const { body } = await send("POST", `${path}/${verb}`, { body: { ids: [id] } })
@@ -39,7 +39,7 @@ const columnsOf = (reload) => [
     name: "state",
     cell: ({ failures, next_try: next, reason, state }) =>
       html`<${Tag} kind=${kinds[state]}>${state}<//
-        >${reason !== null && html` ${visible(reason)} <span class="quiet">${counted(failures, "failure")}; the next try is <${Time} at=${next} /></span>`}`
+        >${reason !== null && html` ${reason} <span class="quiet">${counted(failures, "failure")}; the next try is <${Time} at=${next} /></span>`}`
   },
   {
     name: "of",
@@ -51,13 +51,13 @@ const columnsOf = (reload) => [
     name: "stream",
     label: "for",
     cell: ({ aggregate, stream }) =>
-      html`<a href=${linkTo(["aggregates", aggregate, stream])}>${aggregate} ${visible(stream)}</a>`
+      html`<a href=${linkTo(["aggregates", aggregate, stream])}>${aggregate} ${stream}</a>`
   },
   {
     name: "command",
     cell: ({ command }) =>
       html`<details>
-        <summary>${visible(String(command.type))}</summary>
+        <summary>${String(command.type)}</summary>
         <${Json} value=${command} />
       </details>`
   },

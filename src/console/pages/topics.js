@@ -1,6 +1,6 @@
 // Topics: partitions and their ends, who writes and reads them, how far readers are, and how topics differ from their declaration.
 import { useGet } from "../lib/api.js"
-import { counted, duration, number, visible } from "../lib/format.js"
+import { counted, duration, number } from "../lib/format.js"
 import { html, useMemo } from "../lib/html.js"
 import { useRates } from "../lib/rates.js"
 import { go, linkTo } from "../lib/router.js"
@@ -64,7 +64,7 @@ const Readers = ({ readers, topic }) =>
             name: "state",
             cell: ({ note, reason, state: [kind, text] }) =>
               html`<${Tag} kind=${kind}>${text}<//
-                >${reason && html` ${visible(reason)}`}${note && html` <span class="quiet">${note}</span>`}`
+                >${reason && ` ${reason}`}${note && html` <span class="quiet">${note}</span>`}`
           }
         ]}
       />`
@@ -115,7 +115,7 @@ const Configuration = ({ topic }) => {
         }
       ]}
     />
-    ${notes.map((note) => html`<div class="note-box">${visible(String(note))}</div>`)}
+    ${notes.map((note) => html`<div class="note-box">${String(note)}</div>`)}
     ${
       differs &&
       html`<p>
@@ -253,9 +253,7 @@ const All = ({ kinds, log, query: { text = "" }, rates, topics }) => {
     <section class="card">
       ${
         shown.length === 0
-          ? html`<${Empty}
-              title=${topics.length === 0 ? "No topic is declared" : `No topic has ${visible(text)} in its name`}
-            >
+          ? html`<${Empty} title=${topics.length === 0 ? "No topic is declared" : `No topic has ${text} in its name`}>
               ${
                 topics.length === 0
                   ? html`<p>A projection declares what it reads and publishes: <code>Topic.events</code>.</p>`
@@ -300,7 +298,7 @@ const Topics = ({ application, found: { log, topics }, name, query }) => {
   const topic = topics.find((one) => one.name === name)
   if (topic !== undefined) return html`<${One} key=${name} topic=${topic} kind=${kinds.get(name)} rates=${rates} />`
   if (name !== undefined)
-    return html`<${Empty} title=${`There is no topic ${visible(name)}`}><a href=${linkTo("topics")}>All topics</a><//>`
+    return html`<${Empty} title=${`There is no topic ${name}`}><a href=${linkTo("topics")}>All topics</a><//>`
   return html`<${All} log=${log} topics=${topics} kinds=${kinds} rates=${rates} query=${query} />`
 }
 
@@ -308,7 +306,7 @@ export default ({ path: [name], query }) => {
   const list = useGet("/v1/operations/topics", { every: 3_000 })
   const application = useGet("/v1/operations/application")
   return html`<header class="head">
-      <h1>${name === undefined ? "Topics" : html`<a href=${linkTo("topics")}>Topics</a> / ${visible(name)}`}</h1>
+      <h1>${name === undefined ? "Topics" : html`<a href=${linkTo("topics")}>Topics</a> / ${name}`}</h1>
     </header>
     <${Loaded} of=${application.data === undefined ? application : list}>
       ${(found) => html`<${Topics} application=${application.data} found=${found} name=${name} query=${query} />`}

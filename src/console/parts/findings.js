@@ -1,6 +1,5 @@
 // What is wrong, or should be known, with what to do about it and the command that does it.
 import { html } from "../lib/html.js"
-import { visible } from "../lib/format.js"
 import { Command } from "./common.js"
 
 /** A command in the text of an advice, if it has one. */
@@ -10,8 +9,7 @@ export const Findings = ({ findings, kind }) =>
   findings.slice(0, 20).map(({ message, try: advice, what }) => {
     const command = commandIn(advice)
     return html`<div class=${kind} key=${`${what} ${message.slice(0, 40)}`}>
-      <p><strong>${what}</strong>: ${visible(message)}</p>
-      ${advice && html`<p>What to do: ${visible(advice)}</p>`}
-      ${command && html`<${Command} text=${`npx ${command}`} />`}
+      <p><strong>${what}</strong>: ${message}</p>
+      ${advice && html`<p>What to do: ${advice}</p>`} ${command && html`<${Command} text=${`npx ${command}`} />`}
     </div>`
   })
