@@ -167,6 +167,12 @@ export const useGet = (path, { accept, every, until } = {}) => {
   const current = state.path === path ? state : { data: undefined, error: undefined, isLoading: path !== undefined }
   return { ...current, reload: () => setRound((n) => n + 1) }
 }
+/** Several requests of `useGet` as one: its `data` are those of all, in their order, once each has some. */
+export const together = (requests) => ({
+  data: requests.every(({ data }) => data !== undefined) ? requests.map(({ data }) => data) : undefined,
+  error: requests.find(({ error }) => error !== undefined)?.error,
+  isLoading: requests.some(({ isLoading }) => isLoading)
+})
 
 /** A path with parameters; those that are undefined or empty are left out. */
 export const withQuery = (path, parameters) => {

@@ -1,5 +1,5 @@
 // The overview: what the application is, what comes in and goes out, how long it takes, what is wrong, and the command that fixes it.
-import { useGet } from "../lib/api.js"
+import { together, useGet } from "../lib/api.js"
 import { counted, duration, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { useRates } from "../lib/rates.js"
@@ -343,18 +343,12 @@ export default () => {
   const application = useGet("/v1/operations/application")
   const topicList = useGet("/v1/operations/topics", { every })
   const views = useGet("/v1/views")
-  const parts = [application, topicList, views, status]
-  const all = {
-    data: parts.every(({ data }) => data !== undefined) ? status.data : undefined,
-    error: parts.find(({ error }) => error !== undefined)?.error,
-    isLoading: parts.some(({ isLoading }) => isLoading)
-  }
   return html`<header class="head"><h1>Overview</h1></header>
     ${
       status.error?.status === 403
         ? html`<${Restricted} error=${status.error} />`
-        : html`<${Loaded} of=${all}>
-            ${(found) => html`<${Whole} application=${application.data} found=${found} topics=${topicList.data.topics} views=${views.data.views} />`}
+        : html`<${Loaded} of=${together([application, topicList, views, status])}>
+            ${([declared, { topics }, { views: shown }, found]) => html`<${Whole} application=${declared} found=${found} topics=${topics} views=${shown} />`}
           <//>`
     }`
 }

@@ -1,5 +1,5 @@
 // The pipeline as a graph: topics, projections, what they write and what carries it on, with rates and what waits; and the same as a list.
-import { useGet } from "../lib/api.js"
+import { together, useGet } from "../lib/api.js"
 import { counted, visible } from "../lib/format.js"
 import { placed, related } from "../lib/graph.js"
 import { html, useMemo, useState } from "../lib/html.js"
@@ -303,24 +303,18 @@ export default ({ query }) => {
   const application = useGet("/v1/operations/application")
   const topics = useGet("/v1/operations/topics", { every: 5_000 })
   const views = useGet("/v1/views")
-  const parts = [application, topics, views, status]
-  const all = {
-    data: parts.every(({ data }) => data !== undefined) ? status.data : undefined,
-    error: parts.find(({ error }) => error !== undefined)?.error,
-    isLoading: parts.some(({ isLoading }) => isLoading)
-  }
   return html`<header class="head"><h1>Pipeline</h1></header>
     <p class="lead">
       From the left to the right: topics and aggregates, the projections that read them, what these write, and what
       carries it on. At a line is how much flows there, and what waits.
     </p>
-    <${Loaded} of=${all}>
-      ${(found) =>
+    <${Loaded} of=${together([application, topics, views, status])}>
+      ${([declared, { topics: all }, { views: shown }, found]) =>
         html`<${Pipeline}
-          application=${application.data}
+          application=${declared}
           status=${found}
-          topics=${topics.data.topics}
-          windows=${new Set(views.data.views.filter(({ window }) => window?.sizes.length > 0).map(({ name }) => name))}
+          topics=${all}
+          windows=${new Set(shown.filter(({ window }) => window?.sizes.length > 0).map(({ name }) => name))}
           query=${query}
         />`}
     <//>
