@@ -1,10 +1,7 @@
 // The parts of a system and what flows between them, from what the server says of the application and of its state. Pure.
+import { endOf, oldest, recordsOf, sum } from "./counts.js"
 import { counted, duration, number } from "./format.js"
 import { linkTo } from "./router.js"
-
-const sum = (values) => values.reduce((total, value) => total + value, 0)
-const oldest = (rows) => Math.max(0, ...rows.map(({ oldest_ms: ms }) => ms ?? 0))
-const isGone = ({ removed }) => removed
 
 /** Counters whose rates are at the edges: how far each build is in each topic, what it has published, and the ends of topics. */
 export const countersOf = (status, topics) => {
@@ -14,7 +11,7 @@ export const countersOf = (status, topics) => {
     add(`reads ${name} ${version} ${topic}`, position)
     add(`publishes ${name}`, published)
   }
-  for (const { name, partitions } of topics) add(`topic ${name}`, sum(partitions.map(({ end }) => end)))
+  for (const topic of topics) add(`topic ${topic.name}`, endOf(topic))
   return counters
 }
 
@@ -33,30 +30,26 @@ const waitingText = (lag, age, noun = "") =>
 const rateText = (rate) => (rate === undefined || rate === 0 ? "" : `${number(rate)}/s`)
 const labelOf = (...texts) => texts.filter(Boolean).join(" · ")
 
+/** The kinds of topics as they are shown; all others are topics. */
+const topicKinds = { aggregate: "aggregate", lookup: "lookup topic", derived: "derived topic" }
 /** The nodes and edges of topics and aggregates. */
 const topicParts = ({ application, topics }) => {
   const of = new Map(topics.map((topic) => [topic.name, topic]))
   const nodes = application.topics
     .filter(({ dead_letters: isDead }) => !isDead)
     .map(({ kind, name }) => {
-      const partitions = of.get(name)?.partitions ?? []
-      const differs = of.get(name)?.differs === true
-      const records = sum(partitions.map(({ end, start }) => end - start))
-      const isDerived = kind === "derived"
+      const { differs = false, partitions = [] } = of.get(name) ?? {}
       return {
         id: `topic ${name}`,
-        kind:
-          kind === "aggregate"
-            ? "aggregate"
-            : kind === "lookup"
-              ? "lookup topic"
-              : isDerived
-                ? "derived topic"
-                : "topic",
+        kind: topicKinds[kind] ?? "topic",
         label: name,
         href: linkTo(kind === "aggregate" ? ["aggregates", name] : ["topics", name]),
         state: differs ? "warn" : "",
-        note: differs ? "differs from its declaration" : isDerived ? "derived topic" : counted(records, "record")
+        note: differs
+          ? "differs from its declaration"
+          : kind === "derived"
+            ? topicKinds.derived
+            : counted(recordsOf({ partitions }), "record")
       }
     })
   return { nodes, edges: [] }
@@ -89,7 +82,7 @@ const buildParts = (declared, rows, { isLive, rates, role, status }) => {
       to: id,
       kind: isLive ? "reads" : "follows",
       label: rateText(rates[`reads ${name} ${version} ${topic}`]),
-      waits: waitingText(waits, oldest(some)),
+      waits: waitingText(waits, oldest(some.map(({ oldest_ms: ms }) => ms))),
       state: found.state
     }
   })
@@ -210,7 +203,7 @@ export const partsOf = ({ application, rates, status, topics, windows }) => {
   }
   add(topicParts({ application, topics }))
   const builds = Map.groupBy(
-    status.projections.filter((row) => !isGone(row)),
+    status.projections.filter(({ removed }) => !removed),
     ({ name, version }) => `${name} ${version}`
   )
   const roles = new Map(status.builds.map(({ build, name, role }) => [`${name} ${build}`, role]))

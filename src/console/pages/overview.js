@@ -1,5 +1,6 @@
 // The overview: what the application is, what comes in and goes out, how long it takes, what is wrong, and the command that fixes it.
 import { together, useGet } from "../lib/api.js"
+import { endOf, oldest, recordsOf, sum } from "../lib/counts.js"
 import { counted, duration, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { useRates } from "../lib/rates.js"
@@ -10,14 +11,6 @@ import { Command, Empty, Figure, Loaded, Problem, Table, Tag } from "../parts/co
 import { Findings } from "../parts/findings.js"
 import { Newest } from "../parts/newest.js"
 
-const sum = (values) => values.reduce((total, value) => total + value, 0)
-/** The greatest of some ages; undefined if there is none. */
-const oldest = (ages) => {
-  const known = ages.filter((age) => age !== null && age !== undefined)
-  return known.length === 0 ? undefined : Math.max(...known)
-}
-const recordsOf = ({ partitions }) => sum(partitions.map(({ end, start }) => end - start))
-const endsOf = (topics) => sum(topics.flatMap(({ partitions }) => partitions.map(({ end }) => end)))
 const isLive = ({ mode, removed }) => mode !== "follower" && !removed
 
 /** The topics by who writes them: clients and commands, or projections. Positions of the latter count also what only announces a time. */
@@ -272,7 +265,7 @@ const Whole = ({ application, found, topics, views }) => {
     }),
     [found]
   )
-  const log = useMemo(() => ({ at: Date.now(), counters: { in: endsOf(input) } }), [topics])
+  const log = useMemo(() => ({ at: Date.now(), counters: { in: sum(input.map(endOf)) } }), [topics])
   const rates = useRates([log, status])
   const parts = partsOf(found, input)
   const records = sum(input.map(recordsOf))

@@ -1,15 +1,11 @@
 // Topics: partitions and their ends, who writes and reads them, how far readers are, and how topics differ from their declaration.
 import { useGet } from "../lib/api.js"
+import { endOf, oldest, recordsOf, sum } from "../lib/counts.js"
 import { counted, duration, number } from "../lib/format.js"
 import { html, useMemo } from "../lib/html.js"
 import { useRates } from "../lib/rates.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
-
-const sum = (values) => values.reduce((total, value) => total + value, 0)
-const total = ({ partitions }) => sum(partitions.map(({ end, start }) => end - start))
-const oldest = (ages) =>
-  ages.reduce((found, age) => (age === null || age === undefined ? found : Math.max(found ?? 0, age)), undefined)
 
 /** What reads a topic: builds of projections, subscriptions and relays, each with what waits for it. */
 const readersOf = (name, { projections, subscriptions }) => [
@@ -206,7 +202,7 @@ const columnsOf = (kinds, rates) => [
   { name: "name", label: "topic", cell: ({ name }) => html`<a href=${linkTo(["topics", name])}>${name}</a>` },
   { name: "kind", cell: ({ name }) => kinds.get(name) ?? html`<span class="quiet">–</span>` },
   { name: "partitions", numeric: true, cell: ({ partitions }) => number(partitions.length) },
-  { name: "records", label: "positions", numeric: true, cell: (topic) => number(total(topic)) },
+  { name: "records", label: "positions", numeric: true, cell: (topic) => number(recordsOf(topic)) },
   { name: "rate", label: "a second", numeric: true, cell: ({ name }) => number(rates[name]) },
   {
     name: "written_by",
@@ -284,7 +280,7 @@ const Topics = ({ application, found: { log, topics }, name, query }) => {
       at: Date.now(),
       counters: Object.fromEntries(
         topics.flatMap((topic) => [
-          [topic.name, sum(topic.partitions.map(({ end }) => end))],
+          [topic.name, endOf(topic)],
           ...topic.partitions.map(({ end, partition }) => [`${topic.name} ${partition}`, end])
         ])
       )
