@@ -1,5 +1,6 @@
 // What belongs to one key: its events in all topics, its rows in all tables and views, and what its rows were after each event.
 import { get, withQuery } from "./api.js"
+import { recordsPath } from "./records.js"
 
 /** How many events of a topic, and rows of a view, are read at once. */
 const most = { events: 100, rows: 20 }
@@ -22,7 +23,7 @@ const readStream = async ({ name }, key, before) => {
 }
 /** The newest records of a key in a topic, or those before a position. */
 const readRecords = async ({ name }, key, before) => {
-  const path = withQuery(`/v1/topics/${encode(name)}/records`, {
+  const path = recordsPath(name, {
     key,
     order: "desc",
     from: before === undefined ? undefined : String(before),
@@ -58,9 +59,7 @@ export const readTopic = async (topic, key, before) => {
 export const newestKeys = async ({ name }) => {
   const keys = new Set()
   for (let partition = 0, partitions = 1; partition < Math.min(partitions, 16) && keys.size < 20; partition++) {
-    const page = await get(
-      withQuery(`/v1/topics/${encode(name)}/records`, { partition: String(partition), order: "desc", limit: "50" })
-    )
+    const page = await get(recordsPath(name, { partition: String(partition), order: "desc", limit: "50" }))
     partitions = page.partitions
     for (const { key } of page.records) if (key !== null) keys.add(key)
   }

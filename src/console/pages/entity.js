@@ -5,6 +5,7 @@ import { historyOf, outcomesOf, tablesAt, unknownOf } from "../lib/entity-states
 import { counted, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
+import { firstTopic } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Problem, Time } from "../parts/common.js"
 import { AggregateState, TableStates, TimelineEvent } from "../parts/entity.js"
@@ -286,7 +287,7 @@ const Entity = ({ id, query, topics, views }) => {
 /** Asks for a key, and shows those that were in the newest events. */
 const Choose = ({ topics }) => {
   const [text, setText] = useState("")
-  const topic = topics.find(({ compacted, written_by: by }) => by.length === 0 && !compacted) ?? topics[0]
+  const topic = firstTopic(topics)
   const [keys, setKeys] = useState([])
   useEffect(() => {
     // without them a key is typed

@@ -1,8 +1,8 @@
 // The records of a topic: of one partition or all, by key, type, tenant and time; one with its headers, decoded and raw, and the requests that stand for it.
-import { curlOf, useGet, withQuery } from "../lib/api.js"
+import { curlOf, useGet } from "../lib/api.js"
 import { counted, number } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
-import { newestOf } from "../lib/records.js"
+import { firstTopic, newestOf, recordsPath } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, JsonLine, Loaded, Table, Tag, Time } from "../parts/common.js"
 import { KeyLink, RecordDialog } from "../parts/record.js"
@@ -11,7 +11,6 @@ import { KeyLink, RecordDialog } from "../parts/record.js"
 const rowsOfPage = 50
 const typeOf = (value) =>
   typeof value === "object" && value !== null && typeof value.type === "string" ? value.type : ""
-const pathOf = (topic) => `/v1/topics/${encodeURIComponent(topic)}/records`
 
 const columnsOf = (topic, query) => {
   const linkOf = ({ partition, position }) => linkTo("events", { ...query, topic, at: `${partition}:${position}` })
@@ -48,7 +47,7 @@ const foundText = (count, { from, to }, isDone, order) => {
 /** A page of one partition, newest first, or what a search has found on its way through it. */
 const Partition = ({ query, set, topic }) => {
   const { from, key, order = "desc", partition, tenant, type } = query
-  const path = withQuery(pathOf(topic.name), { partition, key, type, tenant, from, order, limit: String(rowsOfPage) })
+  const path = recordsPath(topic.name, { partition, key, type, tenant, from, order, limit: String(rowsOfPage) })
   const isNewest = from === undefined && order === "desc"
   const page = useGet(path, isNewest ? { every: 5_000 } : {})
   const isSearch = [key, type, tenant].some((one) => one !== undefined)
@@ -233,10 +232,7 @@ const Filters = ({ isAll, query, set, topic, topics }) => {
   </div>`
 }
 const Page = ({ query, topics }) => {
-  const topic =
-    topics.find(({ name }) => name === query.topic) ??
-    topics.find(({ compacted, written_by: by }) => by.length === 0 && !compacted) ??
-    topics[0]
+  const topic = topics.find(({ name }) => name === query.topic) ?? firstTopic(topics)
   if (topic === undefined)
     return html`<${Empty} title="The application has no topics"
       ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//

@@ -3,6 +3,7 @@ import { curlOf, useGet, withQuery } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { mostPaused, useLive } from "../lib/live-list.js"
+import { firstTopic } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Problem, Tag } from "../parts/common.js"
 import { FilterForm } from "../parts/filter-form.js"
@@ -68,8 +69,7 @@ const Following = ({ hasRowsFirst, isPaused, path, source }) => {
 const sourceOf = ({ topic, view }, topics, views) => {
   const found = views.find(({ name }) => name === view)
   if (found !== undefined) return { kind: "view", name: found.name, key: found.key, columns: found.columns }
-  const first = topics.find(({ compacted, written_by: by }) => by.length === 0 && !compacted) ?? topics[0]
-  const name = topic ?? first?.name
+  const name = topic ?? firstTopic(topics)?.name
   return name === undefined ? undefined : { kind: "topic", name, key: [], columns: undefined }
 }
 const pathOf = (source, { from, key, tenant }, filters) =>

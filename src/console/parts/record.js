@@ -3,6 +3,7 @@ import { curlOf, send, withQuery } from "../lib/api.js"
 import { bytes, shellWord, shortened, visible } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { rawField } from "../lib/raw.js"
+import { recordsPath } from "../lib/records.js"
 import { linkTo } from "../lib/router.js"
 import { Command, Dialog, Json, Problem, Time } from "./common.js"
 
@@ -87,7 +88,7 @@ const read = async (path, topic, partition, position) => {
 }
 /** A dialog with the record at a position of a partition. `topic`: as the list of topics has it. */
 export const RecordDialog = ({ onClose, partition, position, topic }) => {
-  const path = withQuery(`/v1/topics/${encodeURIComponent(topic.name)}/records`, {
+  const path = recordsPath(topic.name, {
     partition,
     from: position,
     limit: "1"
