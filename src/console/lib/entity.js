@@ -1,6 +1,7 @@
 // What belongs to one key: its events in all topics, its rows in all tables and views, and what its rows were after each event.
 import { get, withQuery } from "./api.js"
 import { recordsPath } from "./records.js"
+import { isTime } from "./types.js"
 
 /** How many events of a topic, and rows of a view, are read at once. */
 const most = { events: 100, rows: 20 }
@@ -76,7 +77,6 @@ export const inOrder = (events) =>
       : (a.appended_at ?? 0) - (b.appended_at ?? 0) || (a.topic < b.topic ? -1 : 1)
   )
 
-const isTime = (type) => type.startsWith("timestamp")
 /** A value of a key as text, so that keys of different routes are equal: times as epoch milliseconds. */
 const keyPart = (value, type) => (isTime(type) && typeof value === "string" ? String(Date.parse(value)) : String(value))
 /** The id of a row: its table and key. */

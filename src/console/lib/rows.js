@@ -1,6 +1,7 @@
 // A page of rows in other forms: the SQL that reads it, and files of it. Pure.
 import { instantOf, shellWord } from "./format.js"
 import { isNested } from "./json.js"
+import { isTime } from "./types.js"
 
 /** The parameters of the address that are the console's own, and no filters. */
 export const columnsParameter = "~columns"
@@ -30,7 +31,7 @@ export const operatorsOf = (type = "text") => {
 
 /** What was typed as the value of a filter, as the parameter: times as the API takes them. */
 export const valueFor = (type, operator, text) =>
-  !type.startsWith("timestamp") || operator === "null"
+  !isTime(type) || operator === "null"
     ? text
     : operator === "in"
       ? text.split(",").map(instantOf).join(",")
@@ -40,7 +41,7 @@ const quoted = (name) => `"${name.replaceAll('"', '""')}"`
 /** A literal: `E''` where the text has a backslash, so that it means the same whatever the server's settings are. */
 const literal = (text) => `${text.includes("\\") ? "E" : ""}'${text.replaceAll("\\", "\\\\").replaceAll("'", "''")}'`
 const valueOf = (text, type) =>
-  type.startsWith("timestamp") && /^-?\d+$/.test(text) ? `to_timestamp(${text} / 1000.0)` : `${literal(text)}::${type}`
+  isTime(type) && /^-?\d+$/.test(text) ? `to_timestamp(${text} / 1000.0)` : `${literal(text)}::${type}`
 const signs = { eq: "=", gt: ">", gte: ">=", lt: "<", lte: "<=" }
 const listOf = (text) => (text.startsWith("[") ? JSON.parse(text).map(String) : text.split(","))
 const conditionOf = ({ column, operator, value }, type) => {

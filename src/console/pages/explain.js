@@ -10,12 +10,9 @@ import { Command, Empty, Field, FieldValue, Json, Loaded, Problem, Tag, Time } f
 /** How many events an explanation has at first, and at most. */
 const limits = { usual: 100, most: 1_000 }
 const kinds = { applied: "good", late: "warn", dead_letter: "bad" }
-const isTime = (type = "") => type.startsWith("timestamp")
 
 const Cell = ({ column, value, view }) =>
-  isTime(view.columns.find(({ name }) => name === column)?.type) && value !== null && value !== undefined
-    ? html`<${Time} at=${value} />`
-    : html`<${FieldValue} name=${column} value=${value} />`
+  html`<${FieldValue} name=${column} type=${view.columns.find(({ name }) => name === column)?.type} value=${value} />`
 const Row = ({ row, view }) =>
   row === null
     ? html`<p class="quiet">There is no such row.</p>`

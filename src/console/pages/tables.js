@@ -4,7 +4,8 @@ import { counted, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { columnsParameter, fileOf, filtersOf, operatorsOf, sqlCommand, sqlOf, valueFor } from "../lib/rows.js"
-import { Cell, isNumber, isTime } from "../parts/cell.js"
+import { isNumber, isTime } from "../lib/types.js"
+import { Cell } from "../parts/cell.js"
 import { Command, Empty, Field, Loaded, Table, Tag, Withheld } from "../parts/common.js"
 
 const rowsOfPage = 50

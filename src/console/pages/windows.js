@@ -4,10 +4,10 @@ import { counted, duration, number, visible, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
+import { isNumber } from "../lib/types.js"
 import { Chart } from "../parts/chart.js"
 import { Command, Empty, Field, Loaded, Problem, Table, Tag, Time, Value, Withheld } from "../parts/common.js"
 
-const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
 /** How many windows of a key are shown, how many keys, how many of these at first, and how many rows the table has. */
 const most = { windows: 200, keys: 5, first: 3, rows: 100 }
 

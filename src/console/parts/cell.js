@@ -2,15 +2,11 @@
 import { isMoment } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
+import { isJson, isTime } from "../lib/types.js"
 import { Command, Dialog, Json, Time } from "./common.js"
 
 /** How many characters of a text a cell shows. */
 const most = 80
-
-/** A column's type, for people and for what can be compared. */
-export const isTime = (type) => type.startsWith("timestamp")
-export const isNumber = (type) => /^(smallint|integer|bigint|real|double precision|numeric)/.test(type)
-export const isJson = (type) => type === "jsonb" || type === "json"
 
 const textOf = (value, type) => (isJson(type) || isNested(value) ? JSON.stringify(value) : String(value))
 const Whole = ({ column, onClose, value }) => {

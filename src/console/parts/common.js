@@ -1,8 +1,9 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
-import { duration, isMoment, isUtc, number, time, visible } from "../lib/format.js"
+import { isMoment, isUtc, number, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
 import { useOnline } from "../lib/online.js"
+import { isTime } from "../lib/types.js"
 
 /** A time with the other zone in its title. */
 export const Time = ({ at }) => {
@@ -116,11 +117,13 @@ export const Value = ({ value }) => {
   if (typeof value === "boolean") return html`<code>${String(value)}</code>`
   return html`${String(value)}`
 }
-/** A value of a named field: one that is a time in epoch milliseconds has the time behind it. */
-export const FieldValue = ({ name, value }) =>
-  html`<${Value}
-      value=${value}
-    />${isMoment(name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}`
+/** A value of a named field, of an SQL type if that is known: a time as such; one that is a time in epoch milliseconds has the time behind it. */
+export const FieldValue = ({ name, type, value }) =>
+  isTime(type) && value !== null && value !== undefined
+    ? html`<${Time} at=${value} />`
+    : html`<${Value}
+          value=${value}
+        />${isMoment(name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}`
 /** JSON in one line of a table, as much as there is room for, and more of it in its title. */
 export const JsonLine = ({ value }) => {
   const text = JSON.stringify(value)
@@ -338,8 +341,6 @@ const ActionDialog = ({ onClose, ...action }) => {
   <//>`
 }
 
-/** How long ago something was, from its age in milliseconds. */
-export const Ago = ({ ms }) => (ms === null || ms === undefined ? html`–` : html`${duration(ms)} ago`)
 /** A field of a form with its label; `hint` says what it takes. */
 export const Field = ({ children, hint, label }) =>
   html`<label class="field"><span>${label}</span>${children}${hint && html`<small>${hint}</small>`}</label>`

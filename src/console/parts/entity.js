@@ -8,7 +8,6 @@ import { Json, Problem, Tag, Time, FieldValue } from "./common.js"
 
 /** How many rows of a table are shown at first. */
 const shownRows = 6
-const isTime = (type = "") => type.startsWith("timestamp")
 const isThere = (value) => value !== null && value !== undefined
 
 /** An event of the timeline, which the slider goes to by a click. */
@@ -44,8 +43,6 @@ export const TimelineEvent = ({ event, isSelected, ofKey, onSelect, outcome }) =
   </li>`
 }
 
-const Cell = ({ name, type, value }) =>
-  isTime(type) && isThere(value) ? html`<${Time} at=${value} />` : html`<${FieldValue} name=${name} value=${value} />`
 /** The values of an object; those that changed are marked, with what they were. `columns`: `{ name, type }`. */
 const Marked = ({ before, columns, isMarked, value }) =>
   html`<dl class="pairs">
@@ -55,9 +52,9 @@ const Marked = ({ before, columns, isMarked, value }) =>
         <dd class=${hasChanged ? "mark" : ""}>
           ${
             hasChanged
-              ? html`${before?.[name] !== undefined && html`<del><${Cell} name=${name} type=${type} value=${before[name]} /></del>${" "}`}
-                  <ins><${Cell} name=${name} type=${type} value=${value[name]} /></ins>`
-              : html`<${Cell} name=${name} type=${type} value=${value[name]} />`
+              ? html`${before?.[name] !== undefined && html`<del><${FieldValue} name=${name} type=${type} value=${before[name]} /></del>${" "}`}
+                  <ins><${FieldValue} name=${name} type=${type} value=${value[name]} /></ins>`
+              : html`<${FieldValue} name=${name} type=${type} value=${value[name]} />`
           }
         </dd>`
     })}
@@ -74,7 +71,7 @@ const RowState = ({ state: { before, isChanged, note, row, value, view } }) => {
   return html`<article class=${`state ${isChanged ? "changed" : ""}`}>
     <header class="row spread">
       <span class="row"
-        >${keys.map((name) => html`<strong key=${name}><${Cell} name=${name} type=${typeOf(name)} value=${key[name]} /></strong>`)}
+        >${keys.map((name) => html`<strong key=${name}><${FieldValue} name=${name} type=${typeOf(name)} value=${key[name]} /></strong>`)}
         ${isNew && html`<${Tag} kind="good">created<//>`} ${isDeleted && html`<${Tag} kind="bad">deleted<//>`}
         ${isChanged && !isNew && !isDeleted && html`<${Tag} kind="warn">changed<//>`}</span
       >

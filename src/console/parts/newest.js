@@ -5,7 +5,8 @@ import { isNested } from "../lib/json.js"
 import { newestOf } from "../lib/records.js"
 import { linkTo } from "../lib/router.js"
 import { follow } from "../lib/stream.js"
-import { isMoment as isTime, time } from "../lib/format.js"
+import { isMoment, time } from "../lib/format.js"
+import { isTime } from "../lib/types.js"
 import { Empty, Problem, Table, Time, Value } from "./common.js"
 
 /** How many records and columns are shown, and of how many partitions the last records are read at first. */
@@ -31,7 +32,7 @@ const lastOf = async ({ name, partitions }) => {
 const decimal = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 })
 /** A value of a field: a number with two digits behind the point, a time of day, or the text. */
 const Field = ({ name, value }) =>
-  isTime(name, value)
+  isMoment(name, value)
     ? html`<${Time} at=${value} />`
     : typeof value === "number"
       ? decimal.format(value)
@@ -46,7 +47,7 @@ const fieldsOf = (records) => {
 
 /** The newest rows of the table that has the records of a topic, by its first column of a time. */
 const rowsOf = async ({ columns, name }) => {
-  const at = columns.find(({ type }) => type.startsWith("timestamp"))?.name
+  const at = columns.find(({ type }) => isTime(type))?.name
   if (at === undefined) return []
   const { rows } = await get(
     withQuery(`/v1/views/${encodeURIComponent(name)}`, { order: `${at}.desc`, limit: most.shown })
@@ -127,7 +128,9 @@ export const Newest = (of) => {
                 },
                 ...fieldsOf(shown).map((field) => ({
                   name: field,
-                  numeric: shown.every(({ value }) => typeof value[field] === "number" && !isTime(field, value[field])),
+                  numeric: shown.every(
+                    ({ value }) => typeof value[field] === "number" && !isMoment(field, value[field])
+                  ),
                   cell: ({ value }) => html`<${Field} name=${field} value=${value[field]} />`
                 }))
               ]}
