@@ -92,7 +92,7 @@ export const rowId = (view, row) =>
  * The columns by which a view's rows may belong to a key: those of its primary key that can hold a text, and those that are called as the key of a topic
  * is.
  */
-export const columnsFor = (view, keyFields, key) =>
+const columnsFor = (view, keyFields, key) =>
   view.columns
     .filter(({ name, type }) => {
       if (!view.key.includes(name) && !keyFields.has(name)) return false

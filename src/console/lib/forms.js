@@ -86,7 +86,7 @@ export const presenceOf = ({ isNullable, isOptional, kind }, texts, at) => {
 }
 /** How many items a list or a record has. */
 export const countOf = ({ least = 0 }, texts, at) => Number(texts[`${at}#`] ?? least)
-export const optionOf = (_, texts, at) => Number(texts[`${at}|`] ?? 0)
+export const optionOf = (texts, at) => Number(texts[`${at}|`] ?? 0)
 
 const numberOf = ({ schema, words = [] }, text) => {
   if (words.includes(text)) return text
@@ -150,13 +150,10 @@ const read = (node, texts, at, errors) => {
       return items(item)
     case "map":
       return Object.fromEntries(items((i) => [texts[`${at}@${i}`] ?? "", item(i)]))
-    case "union":
-      return read(
-        { ...node.optionAt(optionOf(node, texts, at)), isNullable: false },
-        texts,
-        `${at}|`.concat(optionOf(node, texts, at)),
-        errors
-      )
+    case "union": {
+      const option = optionOf(texts, at)
+      return read({ ...node.optionAt(option), isNullable: false }, texts, `${at}|${option}`, errors)
+    }
   }
   try {
     return leafOf(node, texts[at] ?? "")

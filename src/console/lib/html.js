@@ -3,8 +3,8 @@ import { h, options } from "preact"
 import htm from "htm"
 import { visible } from "./format.js"
 
-export { Fragment, render } from "preact"
-export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks"
+export { render } from "preact"
+export { useEffect, useMemo, useRef, useState } from "preact/hooks"
 
 // every text of the page is shown so that each character of it is seen
 const before = options.vnode

@@ -10,7 +10,7 @@ const numberOf = (value) => {
   return Number.isFinite(number) ? number : null
 }
 /** The starts of all rows in order, and those of windows between them that no row has: `everyMs` apart, if that is known. */
-export const startsOf = (starts, everyMs) => {
+const startsOf = (starts, everyMs) => {
   const known = [...new Set(starts)].filter((at) => !Number.isNaN(at)).toSorted((a, b) => a - b)
   if (known.length < 2 || !everyMs || (known.at(-1) - known[0]) / everyMs > mostSteps) return known
   const all = new Set(known)

@@ -254,13 +254,14 @@ const Retire = ({ build, name, reload }) => {
   />`
 }
 
+/** Whether a build is being rebuilt, or its rebuild is paused. */
+const isGoing = ({ rebuild }) => rebuild !== null && ["running", "paused"].includes(rebuild.state)
 /** What can be done with a build, by its role. */
 const BuildActions = ({ build, isBusy, name, reload }) => {
-  const { rebuild, role } = build
-  const isGoing = rebuild !== null && ["running", "paused"].includes(rebuild.state)
+  const { role } = build
   const shared = { name, build: build.build, reload }
   return html`<div class="row">
-    ${(role === "candidate" || role === "investigation" || isGoing) && html`<${Rebuilding} build=${build} name=${name} reload=${reload} />`}
+    ${(role === "candidate" || role === "investigation" || isGoing(build)) && html`<${Rebuilding} build=${build} name=${name} reload=${reload} />`}
     ${role !== "live" && role !== "investigation" && html`<${Diff} ...${shared} disabled=${isBusy} />`}
     ${(role === "candidate" || role === "follower") && html`<${Switch} ...${shared} />`}
     ${role === "previous" && html`<${Switch} ...${shared} isBack />`}
@@ -272,11 +273,10 @@ const One = ({ chosen, found, jobs, reload }) => {
   const { builds, job: running, name } = found
   const own = jobs.filter(({ subject }) => subject === name)
   const shown = chosen ?? running ?? undefined
-  const isGoing = builds.some(({ rebuild }) => rebuild !== null && ["running", "paused"].includes(rebuild.state))
   return html`<section class="card">
     <div class="row spread">
       <h2><a href=${linkTo(["versions", name])}>${name}</a></h2>
-      <${Rebuild} name=${name} disabled=${running !== null || isGoing} reload=${reload} />
+      <${Rebuild} name=${name} disabled=${running !== null || builds.some(isGoing)} reload=${reload} />
     </div>
     <${Table}
       caption=${`Builds of ${name}`}

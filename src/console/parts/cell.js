@@ -1,5 +1,5 @@
 // The cells of a table of rows: what is long or nested is shortened, and opens in a dialog; null, an empty text, bytes and times are told apart.
-import { isMoment } from "../lib/format.js"
+import { counted, isMoment } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
 import { isJson, isTime } from "../lib/types.js"
@@ -12,7 +12,7 @@ const textOf = (value, type) => (isJson(type) || isNested(value) ? JSON.stringif
 const Whole = ({ column, onClose, value }) => {
   const text = typeof value === "string" ? value : JSON.stringify(value, null, 2)
   return html`<${Dialog} title=${column.name} onClose=${onClose}>
-    <p class="quiet">${column.type}, ${[...text].length.toLocaleString("en-US")} characters</p>
+    <p class="quiet">${column.type}, ${counted([...text].length, "character")}</p>
     <${Json} value=${value} />
     <${Command} label="value" text=${typeof value === "string" ? value : JSON.stringify(value)} />
   <//>`

@@ -32,13 +32,12 @@ const timeRange = ({ data: [times] }, low, high) => {
 }
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 /** The colours of series, by their number. */
-export const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"]
+const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5"]
 
 /**
  * A line for each of `series` (`{ label, values }`, as many as `times`) over `times` (epoch milliseconds). `unit` is on the axis; `summary` is what a screen
  * reader gets instead of the lines. The legend has the values below the pointer, and the last ones otherwise.
- `hasPoints` shows
- * each value by a point, for lines with gaps.
+ * `hasPoints` shows each value by a point, for lines with gaps.
  */
 export const Chart = ({ hasPoints = false, height = 180, series, summary, times, unit = "" }) => {
   const box = useRef()

@@ -3,7 +3,7 @@ import { html } from "../lib/html.js"
 import { Command } from "./common.js"
 
 /** A command in the text of an advice, if it has one. */
-export const commandIn = (advice) => /(?:npx )?(millrace [a-z][^;,\n]*)/.exec(advice ?? "")?.[1]
+const commandIn = (advice) => /(?:npx )?(millrace [a-z][^;,\n]*)/.exec(advice ?? "")?.[1]
 /** The findings of a status, at most 20. `kind` is their look: `problem` or `note-box`. */
 export const Findings = ({ findings, kind }) =>
   findings.slice(0, 20).map(({ message, try: advice, what }) => {

@@ -117,7 +117,7 @@ const Inner = ({ at, node, onTexts, texts, ...rest }) => {
     return html`<${Inputs} ...${rest} at=${at} fields=${node.fields} texts=${texts} onTexts=${onTexts} />`
   if (node.kind !== "union")
     return html`<${Items} ...${rest} at=${at} node=${node} texts=${texts} onTexts=${onTexts} />`
-  const chosen = optionOf(node, texts, at)
+  const chosen = optionOf(texts, at)
   return html`<${Field} label="which"
       ><select value=${String(chosen)} onChange=${(event) => onTexts({ ...texts, [`${at}|`]: event.target.value })}>
         ${node.options.map(({ label }, i) => html`<option key=${i} value=${String(i)}>${label}</option>`)}
@@ -211,6 +211,12 @@ export const useForm = (schema, roots, initial = {}) => {
     } catch (error) {
       errors = [{ path: "", message: `This is no JSON: ${error.message}` }]
     }
+  const fill = (next) =>
+    setState({
+      texts: textsOf(node, next),
+      json: json === undefined ? undefined : JSON.stringify(next, null, 2),
+      refused: []
+    })
   return {
     node,
     isJsonOnly,
@@ -225,20 +231,8 @@ export const useForm = (schema, roots, initial = {}) => {
     setJson: (next) => setState({ ...state, json: next, refused: [] }),
     toJson: () => setState({ ...state, json: JSON.stringify(value ?? {}, null, 2) }),
     toForm: () => setState({ ...state, json: undefined, texts: value === undefined ? texts : textsOf(node, value) }),
-    fill: (next) =>
-      setState({
-        texts: textsOf(node, next),
-        json: json === undefined ? undefined : JSON.stringify(next, null, 2),
-        refused: []
-      }),
-    fillSample: (more = {}) => {
-      const next = { ...sampleOf(node), ...more }
-      setState({
-        texts: textsOf(node, next),
-        json: json === undefined ? undefined : JSON.stringify(next, null, 2),
-        refused: []
-      })
-    },
+    fill,
+    fillSample: () => fill({ ...sampleOf(node) }),
     clear: () => setState({ texts: initial, json: json === undefined ? undefined : "{}", refused: [] }),
     /** Shows what is wrong at the fields: an error of the server, or what the form finds itself. */
     refuse: (list) => setState({ ...state, refused: list })
@@ -268,7 +262,7 @@ export const Form = ({ form }) =>
           </div>`
     }
     <div class="row">
-      <button type="button" class="small" onClick=${() => form.fillSample()}>Fill in a sample</button>
+      <button type="button" class="small" onClick=${form.fillSample}>Fill in a sample</button>
       ${!form.isJsonOnly && html`<button type="button" class="small" aria-pressed=${form.isJson} onClick=${form.isJson ? form.toForm : form.toJson}>${form.isJson ? "As a form" : "As JSON"}</button>`}
       <button type="button" class="small" onClick=${form.clear}>Clear</button>
     </div>`
