@@ -7,8 +7,8 @@ import * as Scope from "effect/Scope"
 import type { Browser, CDPSession, Page } from "playwright-core"
 import { launchChromium } from "../site/chromium.ts"
 import { eventually, openConsole, routes, settled, show } from "../test/support/browser/console.ts"
-import { startWithConsole } from "../test/support/browser/system.ts"
 import { reference } from "../test/support/http.ts"
+import { serveSystem } from "../test/support/served-system.ts"
 
 const { values } = parseArgs({
   options: {
@@ -35,7 +35,7 @@ const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 const rounded = (value: number, digits = 1) => Number(value.toFixed(digits))
 const say = (text: string) => process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
 
-const { system, url } = await run(startWithConsole(reference))
+const { system, url } = await run(serveSystem(reference))
 const count = async (table: string) =>
   Number((await system.database.sql.unsafe(`select count(*)::int as n from ${table}`))[0]!["n"])
 const post = async (path: string, values: ReadonlyArray<object>): Promise<void> => {

@@ -5,15 +5,9 @@ import * as Scope from "effect/Scope"
 import type { Browser, BrowserContextOptions, Page } from "playwright-core"
 import { expect } from "vitest"
 import { launchChromium } from "../../site/chromium.ts"
-import { Log } from "../../src/log/log.ts"
-import type { Principal } from "../../src/server/access/principal.ts"
-import { changeSource } from "../../src/server/changes/source.ts"
-import { serve, type ServeOptions } from "../../src/server/server.ts"
-import { viewReader } from "../../src/server/views/reader.ts"
-import { openQueries } from "../../src/system/database.ts"
-import { readStatus } from "../../src/system/observed.ts"
-import { openSystem, runProjections, runRelay, type System } from "../../src/system/system.ts"
-import { databaseOn, server as postgres } from "./postgres.ts"
+import type { ServeOptions } from "../../src/server/server.ts"
+import type { System } from "../../src/system/system.ts"
+import { type Keys, serveSystem } from "./served-system.ts"
 
 /** A page of the console. What it reports as an error is collected. */
 export interface OpenPage {
@@ -35,32 +29,13 @@ export interface ConsoleSystem {
   readonly stop: () => Promise<void>
 }
 
-/** Starts an application. With `principals`, by their keys, each request needs one of these; the key of `send` is the first one. */
-export const consoleSystem = async (
-  application: ServeOptions["application"],
-  principals?: Readonly<Record<string, Principal>>
-): Promise<ConsoleSystem> => {
+/** Starts an application. With `keys` each request needs one of them; that of `send` is the first one. */
+export const consoleSystem = async (application: ServeOptions["application"], keys?: Keys): Promise<ConsoleSystem> => {
   const scope = Scope.makeUnsafe()
   const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
-  const database = { ...(await run(databaseOn(await run(postgres), 12))), embedded: false, failed: Effect.never }
-  const system = await run(openSystem(application, database))
-  await run(Effect.forkScoped(Effect.all([runProjections(system), runRelay(system)], { concurrency: "unbounded" })))
-  const queries = await run(openQueries(database, 5_000))
-  const keys = { principalOf: (key: string) => Promise.resolve(principals?.[key]) }
-  const served = serve({
-    application,
-    eventStore: system.eventStore,
-    system,
-    status: Effect.map(Effect.orDie(readStatus(system)), (found) => ({ ...found })),
-    views: viewReader(queries, database.sql),
-    changes: changeSource(queries, database.sql),
-    ...(principals !== undefined && { access: { isRequired: true, keys } }),
-    port: 0,
-    limits: { eventLoopDelayMs: 0, waitMs: 20_000 }
-  })
-  const { url } = await run(Effect.provideService(served, Log, system.log))
+  const { system, url } = await run(serveSystem(application, { keys, limits: { waitMs: 20_000 } }))
   const browser: Browser = await launchChromium()
-  const authorization = principals === undefined ? {} : { authorization: `Bearer ${Object.keys(principals)[0]!}` }
+  const authorization = keys === undefined ? {} : { authorization: `Bearer ${Object.keys(keys)[0]!}` }
   const send = async (events: ReadonlyArray<object>, topic?: string) => {
     const response = await fetch(`${url}/v1/events${topic === undefined ? "" : `?topic=${topic}`}`, {
       method: "POST",

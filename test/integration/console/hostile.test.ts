@@ -1,38 +1,28 @@
 // Text that looks like markup, scripts, links, terminal escapes or other texts, in every field of events, keys, headers, tenants, streams and errors: the
-// console shows it as text on every page that has it. And two tenants: the key of one sees nothing of the other on any page.
+// console shows it as text on every page that has it.
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
-import type { Principal } from "../../../src/server/access/principal.ts"
 import { eventually, look, openConsole, walk } from "../../support/browser/console.ts"
 import application, { hostileTexts, notes } from "../../support/browser/hostile.ts"
-import { type Running, startWithConsole } from "../../support/browser/system.ts"
 import { recordOf } from "../../support/engine.ts"
+import { keysOf, type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 
 const suite = await needing("chromium")
 const scope = Scope.makeUnsafe()
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
-const keys: Readonly<Record<string, Principal>> = Object.fromEntries(
-  (
-    [
-      ["mr_all", undefined, ["ingest", "read", "operate"]],
-      ["mr_acme", "acme", ["ingest", "read"]],
-      ["mr_nothing", undefined, []],
-      ["mr_reader", undefined, ["read"]]
-    ] as const
-  ).map(([key, tenant, scopes]) => [key, { name: key, tenant, scopes: new Set(scopes) }])
-)
+const keys = keysOf({ mr_all: [undefined, "ingest", "read", "operate"] })
 const texts = Object.values(hostileTexts)
 const at = 1_767_225_600_000
 /** An input of the page. */
 interface Input {
   readonly value: string
 }
-let running: Running
+let running: ServedSystem
 let browser: Browser
 
 const note = (id: string, subject: string, tenant: string, text: string, more: object = {}) => ({
@@ -53,11 +43,11 @@ const append = (values: ReadonlyArray<object>, headers: Readonly<Record<string, 
       values.map((value) => ({ ...recordOf(notes, value, 2), headers }))
     )
   )
-const command = async (id: string, body: object, key = "mr_all") => {
+const command = async (id: string, body: object) => {
   const response = await fetch(`${running.url}/v1/aggregates/page/${encodeURIComponent(id)}/commands/write`, {
     method: "POST",
     headers: {
-      authorization: `Bearer ${key}`,
+      authorization: "Bearer mr_all",
       "content-type": "application/json",
       "idempotency-key": id.slice(0, 20).replaceAll(/[^\w-]/g, "-")
     },
@@ -71,7 +61,7 @@ const counted = (query: string, count: number) =>
 
 suite("text of events", () => {
   beforeAll(async () => {
-    running = await run(startWithConsole(application, keys))
+    running = await run(serveSystem(application, { keys }))
     // where keys, ids and tenants may be long, they are no longer than the gateway takes
     for (const [i, text] of texts.entries()) {
       const short = text.slice(0, 900)

@@ -11,7 +11,7 @@ import { timeHeader } from "../../../src/log/time-mark.ts"
 import { streamHeaders } from "../../../src/log/envelope.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
 import { openConsole, show } from "../../support/browser/console.ts"
-import { type Running, startWithConsole } from "../../support/browser/system.ts"
+import { type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 
 const suite = await needing("chromium")
@@ -40,7 +40,7 @@ const application = Application.make({
     )
   ]
 })
-let running: Running
+let running: ServedSystem
 let browser: Browser
 const send = async (...events: ReadonlyArray<object>) => {
   const headers = { "content-type": "application/json" }
@@ -76,7 +76,7 @@ const changed = (page: Page, path: RegExp, change: (body: Record<string, unknown
 
 suite("what a page says of what it does not have", () => {
   beforeAll(async () => {
-    running = await run(startWithConsole(application as unknown as ServeOptions["application"]))
+    running = await run(serveSystem(application as unknown as ServeOptions["application"]))
     await send(event("repaired", "oldest", 0))
     await send(...Array.from({ length: 300 }, (_, i) => event("measured", `s${i % 4}`, i)))
     await send(event("measured", "newest-of-all", 1))

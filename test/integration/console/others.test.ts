@@ -9,7 +9,7 @@ import { launchChromium } from "../../../site/chromium.ts"
 import { Application, type Projection } from "../../../src/index.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
 import { look, openConsole, walk } from "../../support/browser/console.ts"
-import { startWithConsole } from "../../support/browser/system.ts"
+import { serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 import ordersApplication from "../../../examples/orders/millrace.config.ts"
 import ridesApplication from "../../../templates/app/millrace.config.ts"
@@ -41,7 +41,7 @@ suite("the console of another application", () => {
 
   for (const [name, [application, foreign]] of Object.entries(applications))
     test(`${name}: each page is sensible before anything has happened`, { timeout: 90_000 }, async () => {
-      const { url } = await run(startWithConsole(application as ServeOptions["application"]))
+      const { url } = await run(serveSystem(application as ServeOptions["application"]))
       const { close, errors, page } = await openConsole(browser, url, { viewport: { width: 1280, height: 800 } })
       const problems: Array<string> = []
       await walk(page, async (link) => {

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
 import { openConsole, show } from "../../support/browser/console.ts"
-import { type Running, startWithConsole } from "../../support/browser/system.ts"
+import { type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 import { TcpProxy } from "../../support/tcp-proxy.ts"
 import ordersApplication from "../../../examples/orders/millrace.config.ts"
@@ -19,8 +19,8 @@ const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromis
 const keys = {
   mr_ann: { name: "ann", tenant: undefined, scopes: new Set(["ingest", "read", "operate"] as const) }
 }
-let signals: Running
-let orders: Running
+let signals: ServedSystem
+let orders: ServedSystem
 let browser: Browser
 
 const post = async (url: string, path: string, body: object) => {
@@ -47,8 +47,8 @@ const url = () => signals.url
 suite("the overview and what is beside it", () => {
   beforeAll(async () => {
     const application = (one: unknown) => one as ServeOptions["application"]
-    signals = await run(startWithConsole(application(signalsApplication)))
-    orders = await run(startWithConsole(application(ordersApplication), keys))
+    signals = await run(serveSystem(application(signalsApplication)))
+    orders = await run(serveSystem(application(ordersApplication), { keys }))
     await transfer("first", 20)
     await place("o-1")
     browser = await launchChromium()

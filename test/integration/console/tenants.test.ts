@@ -5,28 +5,23 @@ import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { launchChromium } from "../../../site/chromium.ts"
-import type { Principal } from "../../../src/server/access/principal.ts"
 import { eventually, openConsole, routes, show, walk } from "../../support/browser/console.ts"
 import application from "../../support/browser/hostile.ts"
-import { type Running, startWithConsole } from "../../support/browser/system.ts"
+import { keysOf, type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 
 const suite = await needing("chromium")
 const scope = Scope.makeUnsafe()
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
-const keys: Readonly<Record<string, Principal>> = Object.fromEntries(
-  (
-    [
-      ["mr_all", undefined, ["ingest", "read", "operate"]],
-      ["mr_acme", "acme", ["ingest", "read"]],
-      ["mr_globex", "globex", ["ingest", "read"]],
-      ["mr_reader", undefined, ["read"]],
-      ["mr_sender", undefined, ["ingest"]],
-      ["mr_nothing", undefined, []]
-    ] as const
-  ).map(([key, tenant, scopes]) => [key, { name: key, tenant, scopes: new Set(scopes) }])
-)
-let running: Running
+const keys = keysOf({
+  mr_all: [undefined, "ingest", "read", "operate"],
+  mr_acme: ["acme", "ingest", "read"],
+  mr_globex: ["globex", "ingest", "read"],
+  mr_reader: [undefined, "read"],
+  mr_sender: [undefined, "ingest"],
+  mr_nothing: [undefined]
+})
+let running: ServedSystem
 let browser: Browser
 
 const post = async (key: string, path: string, body: unknown) => {
@@ -56,7 +51,7 @@ const hasMark = async (page: Page) =>
 
 suite("two tenants", () => {
   beforeAll(async () => {
-    running = await run(startWithConsole(application, keys))
+    running = await run(serveSystem(application, { keys }))
     for (const tenant of ["globex", "acme"]) {
       await post(
         `mr_${tenant}`,

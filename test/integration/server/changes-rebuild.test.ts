@@ -5,16 +5,9 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest"
 import { Aggregate, Application, Event, Projection, ReadModel, Topic } from "../../../src/index.ts"
-import { Log } from "../../../src/log/log.ts"
-import { changeSource } from "../../../src/server/changes/source.ts"
-import { serve } from "../../../src/server/server.ts"
-import { viewReader } from "../../../src/server/views/reader.ts"
-import { openQueries } from "../../../src/system/database.ts"
-import { readStatus } from "../../../src/system/observed.ts"
-import { openSystem, runProjections } from "../../../src/system/system.ts"
 import { followView, type Row } from "../../support/follow.ts"
 import { json } from "../../support/http.ts"
-import { databaseOn, server as postgres } from "../../support/postgres.ts"
+import { serveSystem } from "../../support/served-system.ts"
 import { webSocket } from "../../support/websocket.ts"
 
 const Moved = Event.make("moved", { id: Schema.String, n: Schema.Int })
@@ -57,22 +50,7 @@ const scope = Scope.makeUnsafe()
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
 let url: string
 beforeAll(async () => {
-  const database = { ...(await run(databaseOn(await run(postgres), 12))), embedded: false, failed: Effect.never }
-  const system = await run(openSystem(application, database))
-  await run(Effect.forkScoped(runProjections(system)))
-  const queries = await run(openQueries(database, 10_000))
-  const { eventStore, log } = system
-  const served = serve({
-    application,
-    eventStore,
-    system,
-    status: Effect.map(Effect.orDie(readStatus(system)), (found) => ({ ...found })),
-    views: viewReader(queries, database.sql),
-    changes: changeSource(queries, database.sql),
-    port: 0,
-    limits: { eventLoopDelayMs: 0, heartbeatMs: 100 }
-  })
-  url = (await run(Effect.provideService(served, Log, log))).url
+  ;({ url } = await run(serveSystem(application, { limits: { heartbeatMs: 100 } })))
 }, 60_000)
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 

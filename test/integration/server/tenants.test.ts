@@ -5,18 +5,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { Log } from "../../../src/log/log.ts"
-import type { Principal } from "../../../src/server/access/principal.ts"
-import { serve } from "../../../src/server/server.ts"
-import { changeSource } from "../../../src/server/changes/source.ts"
-import { viewReader } from "../../../src/server/views/reader.ts"
-import { openQueries } from "../../../src/system/database.ts"
-import { readStatus } from "../../../src/system/observed.ts"
-import { openSystem, runProjections, runRelay, type System } from "../../../src/system/system.ts"
+import type { System } from "../../../src/system/system.ts"
 import application from "../../fuzz/application.ts"
 import { type Document, type Operation, operationsOf } from "../../fuzz/operations.ts"
 import { json } from "../../support/http.ts"
-import { databaseOn, server as postgres } from "../../support/postgres.ts"
+import { keysOf, serveSystem } from "../../support/served-system.ts"
 
 const scope = Scope.makeUnsafe()
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
@@ -45,16 +38,12 @@ const own = {
   cents: 123_456_789
 }
 type Things = Readonly<Record<keyof typeof theirs, string | number>>
-const principals: Readonly<Record<string, Principal>> = Object.fromEntries(
-  (
-    [
-      ["mr_acme", "acme", ["ingest", "read"]],
-      ["mr_mighty", "acme", ["ingest", "read", "operate"]],
-      ["mr_globex", "globex", ["ingest", "read"]],
-      ["mr_all", undefined, ["ingest", "read", "operate"]]
-    ] as const
-  ).map(([key, tenant, scopes]) => [key, { name: key, tenant, scopes: new Set(scopes) }])
-)
+const keys = keysOf({
+  mr_acme: ["acme", "ingest", "read"],
+  mr_mighty: ["acme", "ingest", "read", "operate"],
+  mr_globex: ["globex", "ingest", "read"],
+  mr_all: [undefined, "ingest", "read", "operate"]
+})
 
 /** How many orders each tenant has: enough for each partition to have some of both. */
 const orderCount = 12
@@ -107,23 +96,7 @@ const ask = async ({ body, headers, key, operation, path }: Asked, more = "Conne
 const statusOf = (answer: string): number => Number(/^HTTP\/1.1 (\d+)/.exec(answer)?.[1])
 
 beforeAll(async () => {
-  const database = { ...(await run(databaseOn(await run(postgres), 12))), embedded: false, failed: Effect.never }
-  system = await run(openSystem(application, database))
-  await run(Effect.forkScoped(Effect.all([runProjections(system), runRelay(system)], { concurrency: "unbounded" })))
-  const keys = { principalOf: (key: string) => Promise.resolve(principals[key]) }
-  const queries = await run(openQueries(database, 5_000))
-  const served = serve({
-    application,
-    eventStore: system.eventStore,
-    system,
-    status: Effect.map(Effect.orDie(readStatus(system)), (found) => ({ ...found })),
-    views: viewReader(queries, database.sql),
-    changes: changeSource(queries, database.sql),
-    access: { isRequired: true, keys },
-    port: 0,
-    limits: { eventLoopDelayMs: 0, waitMs: 5_000 }
-  })
-  ;({ port, url } = await run(Effect.provideService(served, Log, system.log)))
+  ;({ port, system, url } = await run(serveSystem(application, { keys, limits: { waitMs: 5_000 } })))
   // globex first: whoever reads all of acme's records has read past those of globex
   for (const [key, of] of [
     ["mr_globex", theirs],
