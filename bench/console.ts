@@ -17,8 +17,7 @@ const { values } = parseArgs({
     rows: { type: "string", default: "1000000" },
     "dead-letters": { type: "string", default: "10000" },
     seconds: { type: "string", default: "30" },
-    minutes: { type: "string", default: "0" },
-    json: { type: "boolean", default: false }
+    minutes: { type: "string", default: "0" }
   }
 })
 const [rate, keys, rows, seconds, minutes] = [

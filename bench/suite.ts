@@ -70,9 +70,9 @@ export const suite: ReadonlyArray<SuiteEntry> = [
   entry(
     "console",
     15,
-    "--json",
-    "--json --rate 50 --keys 1000 --rows 2000 --dead-letters 20 --seconds 3",
-    "allMsPerSecond lateMs",
+    "",
+    "--rate 50 --keys 1000 --rows 2000 --dead-letters 20 --seconds 3",
+    "allMsPerSecond",
     "Chromium"
   ),
   entry("package", 3, "", "", "createMs installSeconds installedMB helpMs importMs firstDevReadyMs devReadyMs", "npm"),
