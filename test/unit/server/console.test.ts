@@ -9,6 +9,11 @@ import { lostSpaces } from "../../support/browser/templates.ts"
 import { consoleFiles, consolePage, policyOf, withoutComments } from "../../../src/server/console/routes.ts"
 
 const files = consoleFiles()
+const root = join(import.meta.dirname, "../../../src/console")
+/** The modules of the console as they are written, by their paths. */
+const sources = readdirSync(root, { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".js"))
+  .map((path) => [path, readFileSync(join(root, path), "utf8")] as const)
 
 test("all imports of the console's modules are files that the server has, or names of the import map", () => {
   const page = files.get("/")!.body.toString("utf8")
@@ -44,15 +49,12 @@ test("all of it is under 150 kB as it is sent", () => {
 
 test("no space between two words is lost beside a line break of a template", () => {
   expect(lostSpaces("html`<p>\n  a key with\n  <code>x</code>${b}\n  it</p>`")).toHaveLength(2)
-  const root = join(import.meta.dirname, "../../../src/console")
-  for (const path of readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js")))
-    expect(lostSpaces(readFileSync(join(root, path), "utf8")), path).toEqual([])
+  for (const [path, source] of sources) expect(lostSpaces(source), path).toEqual([])
 })
 
 test("nothing makes markup of text, and no code is made of it", () => {
-  const root = join(import.meta.dirname, "../../../src/console")
-  for (const path of readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".js")))
-    expect(readFileSync(join(root, path), "utf8"), path).not.toMatch(
+  for (const [path, source] of sources)
+    expect(source, path).not.toMatch(
       /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|style="/
     )
 })
