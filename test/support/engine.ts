@@ -143,6 +143,13 @@ export const settled = Effect.fnUntraced(function* ({ log, sql }: Engine, within
     yield* Effect.sleep(10)
   }
 })
+/** Appends values to a topic, and runs the engine until it has processed everything in the log. */
+export const processed = Effect.fnUntraced(function* (engine: Engine, topic: Topic.Any, values: ReadonlyArray<object>) {
+  yield* append(engine, topic, values)
+  const stop = yield* run(engine)
+  yield* settled(engine)
+  yield* stop
+})
 /** Sums over all partitions. */
 export const totals = (sql: Sql) =>
   Effect.map(

@@ -9,7 +9,7 @@ import { decisionHeader } from "../../../src/dead-letter/retry-record.ts"
 import { appendRetryRecords, discardProjections } from "../../../src/system/dead-letters/projections.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import * as Letters from "../../../src/postgres/store/dead-letters.ts"
-import { append, type Engine, engine, run, settled } from "../../support/engine.ts"
+import { append, type Engine, engine, processed } from "../../support/engine.ts"
 import { command } from "../../support/command.ts"
 import { application, events, fails } from "../../support/dead-letter-application.ts"
 import { server } from "../../support/postgres.ts"
@@ -31,12 +31,7 @@ let made = 0
 const event = (key: string, does = "") => ({ id: `d${made++}`, key, at: start + made, does })
 type TestEvent = ReturnType<typeof event>
 /** Appends events, and processes everything in the log. */
-const handled = Effect.fnUntraced(function* (made: Engine, values: ReadonlyArray<object> = []) {
-  yield* append(made, events, values)
-  const stop = yield* run(made)
-  yield* settled(made)
-  yield* stop
-})
+const handled = (made: Engine, values: ReadonlyArray<object> = []) => processed(made, events, values)
 const contextOf = ({ log, sql }: Engine) => ({ sql, openLog: Effect.succeed(log) })
 const parked = ({ sql }: Engine) => query("parked", () => Letters.list(sql, { statuses: ["parked"], limit: 100 }, true))
 /** Discards the parked dead letters of these events. */

@@ -9,7 +9,7 @@ import { appendRetryRecords, discardProjections } from "../../../src/system/dead
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import * as Letters from "../../../src/postgres/store/dead-letters.ts"
 import type { FailurePolicy } from "../../../src/model/failure-policy.ts"
-import { append, type Engine, engine, recordOf, run, settled } from "../../support/engine.ts"
+import { append, type Engine, engine, processed, recordOf, run, settled } from "../../support/engine.ts"
 import * as Cli from "../../support/cli.ts"
 import { command } from "../../support/command.ts"
 import { application, events, fails } from "../../support/dead-letter-application.ts"
@@ -34,12 +34,7 @@ const event = (key: string, does = "") => ({ id: `e${made++}`, key, at: start + 
 const idsOf = (values: ReadonlyArray<{ readonly id: string }>) => values.map(({ id }) => id).join(" ")
 
 /** Appends records, and processes everything in the log. */
-const handled = Effect.fnUntraced(function* (engine: Engine, values: ReadonlyArray<object>) {
-  yield* append(engine, events, values)
-  const stop = yield* run(engine)
-  yield* settled(engine)
-  yield* stop
-})
+const handled = (engine: Engine, values: ReadonlyArray<object>) => processed(engine, events, values)
 const retry = Effect.fnUntraced(function* ({ log, sql }: Engine, filter: Partial<Letters.DeadLetterQuery> = {}) {
   const letters = yield* query("read", () =>
     Letters.retryable(sql, { statuses: ["parked", "retrying"], limit: 1_000, ...filter })

@@ -12,7 +12,7 @@ import { appendRetryRecords } from "../../../src/system/dead-letters/projections
 import { keyHistory, type KeyHistoryRequest, type ProjectionHistory } from "../../../src/system/key-history.ts"
 import { keyHistoryJson } from "../../../src/system/key-history-json.ts"
 import { application, events, fails } from "../../support/dead-letter-application.ts"
-import { append, type Engine, engine, run, settled } from "../../support/engine.ts"
+import { type Engine, engine, processed } from "../../support/engine.ts"
 import { server } from "../../support/postgres.ts"
 
 const scope = Scope.makeUnsafe()
@@ -60,12 +60,6 @@ const bank = Application.make({
 })
 const move = (id: string, from: string, to: string, cents = 5) => ({ id, from, to, cents })
 
-const handled = Effect.fnUntraced(function* (made: Engine, topic: Topic.Any, values: ReadonlyArray<object>) {
-  yield* append(made, topic, values)
-  const stop = yield* run(made)
-  yield* settled(made)
-  yield* stop
-})
 const historyOf = Effect.fnUntraced(function* (
   { application: app, log, sql }: Engine,
   key: string,
@@ -104,7 +98,7 @@ test(
   "each event of the key has what its rows were after it, whatever their keys are; duplicates and other keys change nothing",
   application() as never,
   Effect.fnUntraced(function* (made) {
-    yield* handled(made, events, [event("1", "a"), event("2", "b"), event("3", "a"), event("3", "a")])
+    yield* processed(made, events, [event("1", "a"), event("2", "b"), event("3", "a"), event("3", "a")])
     const [watch, other] = yield* historyOf(made, "a")
     assert.deepInclude(watch!, { projection: "watch", version: 1, build: 1, omitted: 0, left: 0, notes: [] })
     assert.deepStrictEqual(linesOf(watch!, "a"), [
@@ -134,7 +128,7 @@ test(
   "dead letters change nothing until they are retried, and late events are said",
   application() as never,
   Effect.fnUntraced(function* (made) {
-    yield* handled(made, events, [event("1", "a"), event("2", "a", 0, "bad"), event("4", "a", 2), event("5", "a", 0)])
+    yield* processed(made, events, [event("1", "a"), event("2", "a", 0, "bad"), event("4", "a", 2), event("5", "a", 0)])
     const outcomes = ([watch]: ReadonlyArray<ProjectionHistory>) =>
       watch!.steps.map(({ outcome, position, retries }) => `${position} ${outcome} ${retries ?? ""}`.trim())
     const before = yield* historyOf(made, "a")
@@ -142,7 +136,7 @@ test(
     fails.for.clear()
     const letters = yield* query("read", () => Letters.retryable(made.sql, { statuses: ["parked"], limit: 10 }))
     yield* appendRetryRecords(made.sql, made.log, letters, "tester")
-    yield* handled(made, events, [])
+    yield* processed(made, events, [])
     const after = yield* historyOf(made, "a")
     // the handler is another one now: the replay does not fail, so the retry finds no dead letter
     assert.deepStrictEqual(outcomes(after), ["0 applied", "1 applied", "2 applied", "3 applied", "4 duplicate 1"])
@@ -156,9 +150,9 @@ test(
   Effect.fnUntraced(function* (made) {
     const payers = ["p", "q", "r", "s", "t", "u"]
     const payer = payers.find((key) => partitionOf(key, 4) !== partitionOf("me", 4))!
-    yield* handled(made, moves, [move("1", "me", "x", 7)])
-    yield* handled(made, moves, [move("2", payer, "me", 10), move("2b", payer, "y", 1), move("2c", payer, "y", 1)])
-    yield* handled(made, moves, [move("3", "me", "x", 1)])
+    yield* processed(made, moves, [move("1", "me", "x", 7)])
+    yield* processed(made, moves, [move("2", payer, "me", 10), move("2b", payer, "y", 1), move("2c", payer, "y", 1)])
+    yield* processed(made, moves, [move("3", "me", "x", 1)])
     const [found] = yield* historyOf(made, "me")
     // the partition of the key alone gives another row, so all are replayed
     assert.strictEqual(found!.isComplete, true)
@@ -183,7 +177,7 @@ test(
   "a row that was changed by hand is not the replay's, a short history has the row before it, and a bounded one says what it left",
   bank,
   Effect.fnUntraced(function* (made) {
-    yield* handled(
+    yield* processed(
       made,
       moves,
       Array.from({ length: 6 }, (_, i) => move(String(i), "me", "x", 1))
