@@ -1,9 +1,9 @@
 // Pages of records forwards and backwards, the bounded search by key, type, tenant and time, and streams of whole records, over real HTTP.
 import * as Effect from "effect/Effect"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import type { NewRecord } from "../../../src/log/log.ts"
 import { partitionOf } from "../../../src/model/partitioner.ts"
 import { mostSearched } from "../../../src/server/streams/record-pages.ts"
+import { record } from "../../contract/log-support.ts"
 import { type Server, get, post, start, stream, transfer } from "../../support/http.ts"
 import { webSocket } from "../../support/websocket.ts"
 
@@ -111,19 +111,10 @@ test("a search stops after so many positions, and says how far it looked", async
   const key = "needle"
   const at = partitionOf(key, 12)
   const { end } = await page(`partition=${at}&limit=1`)
-  const record = (i: number): NewRecord => ({
-    partition: at,
-    key: `hay-${i}`,
-    value: "{}",
-    eventTime: 0,
-    eventId: undefined,
-    tenant: undefined,
-    traceparent: undefined,
-    schemaVersion: undefined,
-    headers: {}
-  })
-  const hay = Array.from({ length: mostSearched.positions + 10_000 }, (_, i) => record(i))
-  await Effect.runPromise(server.log.append("events.raw.v1", [...hay, { ...record(-1), key }]))
+  const hay = Array.from({ length: mostSearched.positions + 10_000 }, (_, i) =>
+    record({ partition: at, key: `hay-${i}`, eventTime: 0 })
+  )
+  await Effect.runPromise(server.log.append("events.raw.v1", [...hay, record({ partition: at, key, eventTime: 0 })]))
   const forwards = await page(`key=${key}&from=${end}`)
   expect(forwards.records).toEqual([])
   expect(forwards.searched.from).toBe(end)

@@ -10,6 +10,7 @@ import * as PostgresLog from "../../../src/postgres/log/log.ts"
 import * as Lookups from "../../../src/postgres/store/lookups.ts"
 import { LookupTable } from "../../../src/runner/lookup-tables.ts"
 import { readLookups } from "../../../src/system/explain.ts"
+import { record } from "../../contract/log-support.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 
 const prices = Topic.compacted("prices", {
@@ -26,17 +27,7 @@ it.live("lookup tables of a replay end where the topic ended when it began, and 
       yield* log.declare([specOf(prices as never, 1)])
       const put = (article: string, cents: number) =>
         log.append("prices", [
-          {
-            partition: 0,
-            key: article,
-            value: JSON.stringify({ article, cents }),
-            eventTime: 1,
-            headers: {},
-            eventId: undefined,
-            tenant: undefined,
-            traceparent: undefined,
-            schemaVersion: 1
-          }
+          record({ key: article, value: JSON.stringify({ article, cents }), eventTime: 1, schemaVersion: 1 })
         ])
       const stored = () =>
         query(
