@@ -5,13 +5,14 @@ import * as Exit from "effect/Exit"
 import { Schema } from "effect"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { Aggregate, Application, Event, Projection, ReadModel, Topic } from "../../src/index.ts"
+import { Application, Event, Projection, ReadModel, Topic } from "../../src/index.ts"
 import { parseToken, positionToken, type TokenPosition } from "../../src/log/position-token.ts"
 import { changeSource } from "../../src/server/changes/source.ts"
 import type { ServeOptions } from "../../src/server/server.ts"
 import { viewReader } from "../../src/server/views/reader.ts"
 import { type Database, openQueries } from "../../src/system/database.ts"
 import { openSystem, runProjections, runRelay } from "../../src/system/system.ts"
+import { counterOf } from "./counter.ts"
 import { json, start, stream, type Server } from "./http.ts"
 import { webSocket } from "./websocket.ts"
 
@@ -45,17 +46,11 @@ const applicationOf = (name: string) => {
       out.publish(receipts, { id })
     }
   })
-  const counter = Aggregate.make({
-    name: `${name}_counter`,
-    partitions: 2,
-    events: [Event.make("counted", { n: Schema.Int })],
-    commands: { count: { n: Schema.Int } },
-    state: Schema.Int,
-    initial: 0,
-    evolve: { counted: (state, { n }) => state + n },
-    decide: { count: (_, { n }) => ({ type: "counted", n }) }
+  return Application.make({
+    name,
+    aggregates: [counterOf(`${name}_counter`, 2)],
+    projections: [Projection.async(keeper)]
   })
-  return Application.make({ name, aggregates: [counter], projections: [Projection.async(keeper)] })
 }
 
 /** Adds the tests over a database and a log that `open` gives. `name` begins the names of topics. */

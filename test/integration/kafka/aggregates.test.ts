@@ -20,6 +20,7 @@ import { Topic } from "../../../src/model/topic.ts"
 import { query } from "../../../src/postgres/client/client.ts"
 import { openSystem, runProjections, runRelay } from "../../../src/system/system.ts"
 import { appendOf, events } from "../../contract/event-store-support.ts"
+import { counterOf } from "../../support/counter.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -47,22 +48,7 @@ const textOf = ({ eventId, eventTime, headers, key, partition, value }: LogRecor
 
 /** An application with one aggregate, of its own name. */
 const counting = (name: string, partitions: number) =>
-  Application.make({
-    name,
-    aggregates: [
-      Aggregate.make({
-        name,
-        partitions,
-        events: [Event.make("counted", { n: Schema.Int })],
-        commands: { count: { n: Schema.Int } },
-        state: Schema.Int,
-        initial: 0,
-        evolve: { counted: (state, { n }) => state + n },
-        decide: { count: (_, { n }) => ({ type: "counted", n }) }
-      })
-    ],
-    projections: []
-  })
+  Application.make({ name, aggregates: [counterOf(name, partitions)], projections: [] })
 
 suite("Aggregates on Kafka", () => {
   beforeAll(async () => {
