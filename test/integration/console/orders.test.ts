@@ -1,16 +1,13 @@
 // The pages of a key, of events and of what comes in Chromium, on an application without events from outside: orders, which commands change.
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { Schema } from "effect"
+import { orders } from "../../../examples/orders/millrace.config.ts"
 import { Order } from "../../../examples/orders/order.ts"
-import { Application, Projection, ReadModel } from "../../../src/index.ts"
+import { Application, Projection } from "../../../src/index.ts"
 import { type ConsoleSystem, consoleSystem } from "../../support/console-system.ts"
 import { needing } from "../../support/stack.ts"
 
 const suite = await needing("chromium")
-const orders = ReadModel.table("orders", {
-  columns: { order_id: Schema.String, customer: Schema.String, cents: Schema.Int, status: Schema.String },
-  primaryKey: ["order_id"]
-})
+// as in the example, but a row of a cancelled order is deleted
 const orderList = Projection.make({
   name: "order_list",
   version: 1,
