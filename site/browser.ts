@@ -5,7 +5,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { extname, join } from "node:path"
 import type { Browser, BrowserContextOptions, Page } from "playwright-core"
-import { launchChromium } from "./chromium.ts"
+import { axePath, launchChromium } from "./chromium.ts"
 
 type Problems = ReadonlyArray<string>
 /** A page of each kind: what is on it in the themes' colours is on all others, too. */
@@ -117,7 +117,7 @@ const rules = async (
   look: string,
   shots: string | undefined
 ): Promise<Problems> => {
-  const axe = readFileSync(join(import.meta.dirname, "node_modules/axe-core/axe.min.js"), "utf8")
+  const axe = readFileSync(axePath, "utf8")
   const problems: Array<string> = []
   for (const path of paths) {
     await page.goto(address + path, { waitUntil: "load" })

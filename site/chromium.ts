@@ -1,10 +1,12 @@
-// Finds a Chromium: the one that CHROMIUM names, one of this machine, Playwright's, or on Linux x64 the one that a package of the site brings.
+// Finds axe-core, and a Chromium: the one that CHROMIUM names, one of this machine, Playwright's, or on Linux x64 the one that a package of the site brings.
 import { existsSync, mkdirSync } from "node:fs"
 import { delimiter, join } from "node:path"
 import { pathToFileURL } from "node:url"
 import { chromium } from "playwright-core"
 
 const packages = join(import.meta.dirname, "node_modules")
+/** Where axe-core is, which `npm run docs -- --browser` installs. */
+export const axePath = join(packages, "axe-core/axe.min.js")
 /** The Chromium of this machine, if it has one. */
 export const installedChromium = (): string | undefined => {
   const given = process.env["CHROMIUM"]

@@ -3,11 +3,10 @@
 // A test whose part is missing is skipped, with the reason and the remedy in its title. It fails instead if MILLRACE_EXPECT lists the part.
 import { spawnSync } from "node:child_process"
 import { existsSync } from "node:fs"
-import { installedChromium, isPackagedChromiumHere } from "../../site/chromium.ts"
+import { axePath, installedChromium, isPackagedChromiumHere } from "../../site/chromium.ts"
 import { dockerAnswers } from "../../stack/docker.ts"
 import { cached, find, javaProblem } from "../../stack/jars.ts"
 import { type Name, names } from "../../stack/service.ts"
-import { axePath } from "./browser/console.ts"
 import { nativeProblem } from "./pulsar-client.ts"
 
 /** Why a part is missing and how to get it, or undefined if it is there. */

@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, Locator, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
+import { chromium, goTo } from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -75,11 +75,7 @@ const sent = async (...events: ReadonlyArray<object>) => {
 }
 const rowOf = async (id: string, token?: string) =>
   (await call(`/v1/views/bought?id=${id}${token === undefined ? "" : `&waitFor=${token}`}`)).rows[0]
-const show = async (path: string) => {
-  await page.goto(`${url}/#/${path}`)
-  await page.getByRole("heading", { level: 1 }).waitFor()
-  await page.locator("main", { hasText: "Loading…" }).waitFor({ state: "hidden" })
-}
+const show = (path: string) => goTo(page, url, path)
 const dialog = () => page.getByRole("dialog")
 const press = (name: string | RegExp, within: Page | Locator = page) =>
   within
@@ -95,13 +91,12 @@ suite("the console's actions", () => {
   beforeAll(async () => {
     const dev = await run(Cli.start(environment, "dev", ...shared, "--port", "0"))
     url = /http:\S+?:\d+/.exec(await run(dev.said(/POST http:\S+?:\d+/)))![0]
-    browser = await launchChromium()
+    browser = await run(chromium)
     page = await (await browser.newContext({ locale: "en-US", timezoneId: "UTC" })).newPage()
     page.setDefaultTimeout(20_000)
     page.on("pageerror", (error) => errors.push(error.message))
   }, 120_000)
   afterAll(async () => {
-    await browser?.close()
     await Effect.runPromise(Scope.close(scope, Exit.void))
     rmSync(directory, { recursive: true, force: true })
     expect(errors).toEqual([])

@@ -7,7 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, BrowserContextOptions, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
+import { chromium, goTo, signIn } from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -59,29 +59,8 @@ const transfer = (id: string, entity: string, amount: number, tenant = "acme") =
   tenant
 })
 
-/** Opens the console with a credential. What the page reports as an error is collected. */
-const open = async (key: string, options: BrowserContextOptions = {}) => {
-  // a machine without a language gives the browser one that it does not know
-  const context = await browser.newContext({ locale: "en-US", ...options })
-  const page = await context.newPage()
-  page.setDefaultTimeout(15_000)
-  const errors: Array<string> = []
-  page.on("pageerror", (error) => errors.push(error.message))
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()))
-  page.on("dialog", (dialog) => (errors.push(`dialog ${dialog.message()}`), dialog.dismiss()))
-  await page.goto(url)
-  await page.getByLabel("API key or token").fill(key)
-  await page.getByRole("button", { name: "Use it" }).click()
-  await page.getByRole("heading", { level: 1 }).waitFor()
-  // before the credential was given, the server refused
-  errors.length = 0
-  return { page, errors, close: () => context.close() }
-}
-const show = async (page: Page, path: string) => {
-  await page.goto(`${url}/#/${path}`)
-  await page.getByRole("heading", { level: 1 }).waitFor()
-  await page.locator("main", { hasText: "Loading…" }).waitFor({ state: "hidden" })
-}
+const open = (key: string, options?: BrowserContextOptions) => signIn(browser, url, key, options)
+const show = (page: Page, path: string) => goTo(page, url, path)
 
 suite("the console", () => {
   beforeAll(async () => {
@@ -93,10 +72,9 @@ suite("the console", () => {
     url = /http:\S+?:\d+/.exec(await run(dev.said(/POST http:\S+?:\d+/)))![0]
     await post("/v1/events", transfer("f-1", "entity-1", 2_000))
     await post("/v1/events", transfer("m-1", markup, 3_000))
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 120_000)
   afterAll(async () => {
-    await browser?.close()
     await Effect.runPromise(Scope.close(scope, Exit.void))
     rmSync(directory, { recursive: true, force: true })
   })

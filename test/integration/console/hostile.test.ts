@@ -5,8 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
-import { eventually, look, openConsole, walk } from "../../support/browser/console.ts"
+import { chromium, eventually, look, openConsole, walk } from "../../support/browser/console.ts"
 import application, { hostileTexts, notes } from "../../support/browser/hostile.ts"
 import { recordOf } from "../../support/engine.ts"
 import { keysOf, type ServedSystem, serveSystem } from "../../support/served-system.ts"
@@ -84,12 +83,9 @@ suite("text of events", () => {
     ])
     await counted("select count(*)::int from kept_notes", texts.length + 3)
     await counted("select count(*)::int from millrace.dead_letters", texts.length)
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 120_000)
-  afterAll(async () => {
-    await browser?.close()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test("is text on every page, whatever it looks like", { timeout: 120_000 }, async () => {
     const { close, errors, page } = await openConsole(browser, running.url, {

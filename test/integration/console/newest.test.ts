@@ -5,12 +5,11 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
 import { Application, Event, Projection, ReadModel, Topic } from "../../../src/index.ts"
 import { timeHeader } from "../../../src/log/time-mark.ts"
 import { streamHeaders } from "../../../src/log/envelope.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
-import { openConsole, show } from "../../support/browser/console.ts"
+import { chromium, openConsole, show } from "../../support/browser/console.ts"
 import { type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -81,12 +80,9 @@ suite("what a page says of what it does not have", () => {
     await send(...Array.from({ length: 300 }, (_, i) => event("measured", `s${i % 4}`, i)))
     await send(event("measured", "newest-of-all", 1))
     for (const partition of [0, 1]) await run(running.system.log.append("readings", announced(partition, 3_000)))
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 120_000)
-  afterAll(async () => {
-    await browser?.close()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test("the newest is found behind thousands of positions that only announce a time, on the overview and in both partitions", async () => {
     const { close, errors, page } = await openConsole(browser, running.url)

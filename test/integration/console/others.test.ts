@@ -5,10 +5,9 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
 import { Application, type Projection } from "../../../src/index.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
-import { look, openConsole, walk } from "../../support/browser/console.ts"
+import { chromium, look, openConsole, walk } from "../../support/browser/console.ts"
 import { serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 import ordersApplication from "../../../examples/orders/millrace.config.ts"
@@ -32,12 +31,9 @@ const applications: Readonly<Record<string, readonly [unknown, RegExp]>> = {
 
 suite("the console of another application", () => {
   beforeAll(async () => {
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 60_000)
-  afterAll(async () => {
-    await browser?.close()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   for (const [name, [application, foreign]] of Object.entries(applications))
     test(`${name}: each page is sensible before anything has happened`, { timeout: 90_000 }, async () => {

@@ -4,9 +4,8 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
-import { openConsole, show } from "../../support/browser/console.ts"
+import { chromium, openConsole, show } from "../../support/browser/console.ts"
 import { type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
 import { TcpProxy } from "../../support/tcp-proxy.ts"
@@ -51,12 +50,9 @@ suite("the overview and what is beside it", () => {
     orders = await run(serveSystem(application(ordersApplication), { keys }))
     await transfer("first", 20)
     await place("o-1")
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 90_000)
-  afterAll(async () => {
-    await browser?.close()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test("the first sentence says what the application is, a number is there at once, and alerts appear as they are made", async () => {
     const { close, errors, page } = await openConsole(browser, url())

@@ -4,8 +4,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
-import { eventually, openConsole, routes, show, walk } from "../../support/browser/console.ts"
+import { chromium, eventually, openConsole, routes, show, walk } from "../../support/browser/console.ts"
 import application from "../../support/browser/hostile.ts"
 import { keysOf, type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
@@ -68,12 +67,9 @@ suite("two tenants", () => {
       Number((await running.system.database.sql.unsafe(`select count(*)::int from ${table}`))[0]!["count"])
     await eventually(async () => (await count("kept_notes")) === 12)
     await eventually(async () => (await count("millrace.dead_letters")) === 2)
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 120_000)
-  afterAll(async () => {
-    await browser?.close()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   test("with the key of one, no response and no page has anything of the other", { timeout: 90_000 }, async () => {
     const { close, page } = await openConsole(browser, running.url, { key: "mr_acme" })

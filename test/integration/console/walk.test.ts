@@ -8,8 +8,17 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, Locator, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { launchChromium } from "../../../site/chromium.ts"
-import { axe, eventually, look, openConsole, routes, settled, show, walk } from "../../support/browser/console.ts"
+import {
+  axe,
+  chromium,
+  eventually,
+  look,
+  openConsole,
+  routes,
+  settled,
+  show,
+  walk
+} from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
 
@@ -73,10 +82,9 @@ suite("every page of the console", () => {
     await eventually(async () =>
       (await (await fetch(`${url}/v1/views/alerts?alert_id=p-3`)).text()).includes('"alert_id":"p-3"')
     )
-    browser = await launchChromium()
+    browser = await run(chromium)
   }, 120_000)
   afterAll(async () => {
-    await browser?.close()
     await Effect.runPromise(Scope.close(scope, Exit.void))
     rmSync(directory, { recursive: true, force: true })
   })

@@ -1,7 +1,9 @@
 // Opens the console in Chromium as its users do, and walks all of its pages: those of its router, and every link to another kind of page that they have.
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
+import * as Effect from "effect/Effect"
 import type { Browser, BrowserContextOptions, Page } from "playwright-core"
+import { axePath, launchChromium } from "../../../site/chromium.ts"
 
 const root = join(import.meta.dirname, "../../..")
 const looks = join(import.meta.dirname, "looks.js")
@@ -16,12 +18,36 @@ export const eventually = async (condition: () => Promise<boolean>): Promise<voi
   while (!(await condition().catch(() => false))) await new Promise((resolve) => setTimeout(resolve, 50))
 }
 
-/** A console that is open in a browser. */
+/** A Chromium, until the scope closes. */
+export const chromium = Effect.acquireRelease(Effect.promise(launchChromium), (browser) =>
+  Effect.promise(() => browser.close())
+)
+
+/** A page that is open in a browser. */
 export interface Opened {
   readonly page: Page
   /** What the page reported as an error since this was last emptied: of scripts, of the Content-Security-Policy, and dialogs of scripts. */
   readonly errors: Array<string>
   readonly close: () => Promise<void>
+}
+
+/** Opens an empty page in a context of its own. What matches `expected` is not collected as an error. */
+export const openPage = async (
+  browser: Browser,
+  options: BrowserContextOptions = {},
+  expected?: RegExp
+): Promise<Opened> => {
+  // a machine without a language gives the browser one that it does not know
+  const context = await browser.newContext({ locale: "en-US", ...options })
+  const page = await context.newPage()
+  page.setDefaultTimeout(20_000)
+  const errors: Array<string> = []
+  page.on("pageerror", (error) => errors.push(error.message))
+  page.on("console", (message) => {
+    if (message.type() === "error" && expected?.test(message.text()) !== true) errors.push(message.text())
+  })
+  page.on("dialog", (dialog) => (errors.push(`dialog ${dialog.message()}`), dialog.dismiss()))
+  return { page, errors, close: () => context.close() }
 }
 
 /** Opens the console; `key` is its user's, where the server asks for one. */
@@ -30,24 +56,41 @@ export const openConsole = async (
   url: string,
   { key, ...options }: BrowserContextOptions & { readonly key?: string } = {}
 ): Promise<Opened> => {
-  // a machine without a language gives the browser one that it does not know
-  const context = await browser.newContext({ locale: "en-US", timezoneId: "Europe/Berlin", ...options })
-  await context.addInitScript({ path: looks })
+  // a refusal is an answer, which the page shows
+  const refusals = /status of (401|403|404|409|503)/
+  const opened = await openPage(browser, { timezoneId: "Europe/Berlin", ...options }, refusals)
+  const { page } = opened
+  await page.addInitScript({ path: looks })
   if (key !== undefined)
-    await context.addInitScript(`sessionStorage.setItem("millrace.credential", ${JSON.stringify(key)})`)
-  const page = await context.newPage()
-  page.setDefaultTimeout(20_000)
-  const errors: Array<string> = []
-  page.on("pageerror", (error) => errors.push(error.message))
-  page.on("console", (message) => {
-    // a refusal is an answer, which the page shows
-    if (message.type() === "error" && !/status of (401|403|404|409|503)/.test(message.text()))
-      errors.push(message.text())
-  })
-  page.on("dialog", (dialog) => (errors.push(`dialog ${dialog.message()}`), dialog.dismiss()))
+    await page.addInitScript(`sessionStorage.setItem("millrace.credential", ${JSON.stringify(key)})`)
   await page.goto(url)
   await page.getByRole("heading", { level: 1 }).waitFor()
-  return { page, errors, close: () => context.close() }
+  return opened
+}
+/** Opens the console as `openConsole` does; its user types the key. Every refusal after that is an error. */
+export const signIn = async (
+  browser: Browser,
+  url: string,
+  key: string | undefined,
+  options?: BrowserContextOptions
+): Promise<Opened> => {
+  const opened = await openPage(browser, options)
+  const { errors, page } = opened
+  await page.goto(url)
+  if (key !== undefined) {
+    await page.getByLabel("API key or token").fill(key)
+    await page.getByRole("button", { name: "Use it" }).click()
+  }
+  await page.getByRole("heading", { level: 1 }).waitFor()
+  // before the credential was given, the server refused
+  errors.length = 0
+  return opened
+}
+/** Navigates to an address of the console, `entity/N1?at=…`, and waits until it shows what it has loaded. */
+export const goTo = async (page: Page, url: string, path: string): Promise<void> => {
+  await page.goto(`${url}/#/${path}`)
+  await page.getByRole("heading", { level: 1 }).waitFor()
+  await page.locator("main", { hasText: "Loading…" }).waitFor({ state: "hidden" })
 }
 
 /** Goes to an address of the console, and waits until it shows what it has loaded. */
@@ -109,8 +152,6 @@ interface Violation {
   readonly nodes: ReadonlyArray<{ readonly target: ReadonlyArray<string>; readonly failureSummary: string }>
 }
 const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-/** Where axe-core is, which `npm run docs -- --browser` installs. */
-export const axePath = join(root, "site/node_modules/axe-core/axe.min.js")
 // the rule that is left out is experimental: it wants the text of a graph in its names letter by letter
 /** What axe-core finds on the page: WCAG 2.2 AA, contrast among it, and its best practices; or what one rule of it finds. */
 export const axe = async (page: Page, rule?: string): Promise<ReadonlyArray<string>> => {
