@@ -9,6 +9,7 @@ import { Application, Event, Projection, ReadModel, Topic } from "../../../src/i
 import { timeHeader } from "../../../src/log/time-mark.ts"
 import { streamHeaders } from "../../../src/log/envelope.ts"
 import type { ServeOptions } from "../../../src/server/server.ts"
+import { record } from "../../contract/log-support.ts"
 import { chromium, openConsole, show } from "../../support/browser/console.ts"
 import { type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
@@ -54,17 +55,15 @@ const event = (type: string, station: string, i: number) => ({
 })
 /** Announcements of a time, which have positions and are no records to people. */
 const announced = (partition: number, count: number) =>
-  Array.from({ length: count }, () => ({
-    partition,
-    key: null,
-    value: null,
-    eventTime: 0,
-    eventId: undefined,
-    tenant: undefined,
-    traceparent: undefined,
-    schemaVersion: undefined,
-    headers: { [timeHeader]: "1700000000000", [streamHeaders.stream]: "other/readings/0" }
-  }))
+  Array.from({ length: count }, () =>
+    record({
+      partition,
+      key: null,
+      value: null,
+      eventTime: 0,
+      headers: { [timeHeader]: "1700000000000", [streamHeaders.stream]: "other/readings/0" }
+    })
+  )
 const main = (page: Page) => page.locator("main")
 /** Answers requests that match with what a function makes of the server's answer. */
 const changed = (page: Page, path: RegExp, change: (body: Record<string, unknown>) => object) =>
