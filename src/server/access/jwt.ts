@@ -1,5 +1,12 @@
 // JSON Web Tokens: checks signature, issuer, audience and times by the library jose, and reads tenant and scopes from the claims.
-import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from "jose"
+import type {
+  ExportedJWKSCache,
+  JSONWebKeySet,
+  JWKSCacheInput,
+  JWTPayload,
+  JWTVerifyGetKey,
+  JWTVerifyOptions
+} from "jose"
 import { tenantProblem } from "../../log/acceptable.ts"
 import { isStorable } from "../../text/text.ts"
 import { type Principal, type Scope, scopes } from "./principal.ts"
@@ -84,21 +91,19 @@ const isUnread = ({ errors }: Jose, error: unknown): boolean =>
   error.code === "ERR_JOSE_GENERIC"
 
 /**
- * The keys of an issuer at a URL. While it does not answer, those that it had last are used for an hour more, and it is asked at most every 10 seconds:
- * a key that is not among them cannot be checked then, so the error is not that of an unknown one.
+ * The keys of an issuer at a URL. While it does not answer, those that it had last are used for an hour more, and it is asked at most every 10 seconds.
+ * A token whose key is not among them rejects with the error of the failed read then, and is not refused: its key may be a new one.
  */
 const remoteKeys = (jose: Jose, url: string, { cooldownMs, keptMs, staleMs }: typeof usualTimes): JWTVerifyGetKey => {
-  let reads = 0
+  // jose puts each set that it has read there
+  const cache: Partial<ExportedJWKSCache> = {}
   const set = jose.createRemoteJWKSet(new URL(url), {
     cooldownDuration: cooldownMs,
     cacheMaxAge: keptMs,
     timeoutDuration: 5_000,
-    [jose.customFetch]: (from, options) => {
-      reads++
-      return fetch(from, options)
-    }
+    [jose.jwksCache]: cache as JWKSCacheInput
   })
-  let last: { readonly read: number; readonly keys: JWTVerifyGetKey; readonly at: number } | undefined
+  let last: { readonly jwks: JSONWebKeySet; readonly keys: JWTVerifyGetKey; readonly at: number } | undefined
   let failed: { readonly error: unknown; readonly at: number } | undefined
   const known: JWTVerifyGetKey = async (header, token) => {
     try {
@@ -130,8 +135,9 @@ const remoteKeys = (jose: Jose, url: string, { cooldownMs, keptMs, staleMs }: ty
   /** Keeps what was read last. */
   function noteRead(): void {
     failed = undefined
-    const keys = last?.read === reads ? undefined : set.jwks()
-    if (keys !== undefined) last = { read: reads, keys: jose.createLocalJWKSet(keys), at: performance.now() }
+    const { jwks } = cache
+    if (jwks !== undefined && jwks !== last?.jwks)
+      last = { jwks, keys: jose.createLocalJWKSet(jwks), at: performance.now() }
   }
 }
 

@@ -2,7 +2,7 @@
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { exportJWK, generateKeyPair, type JWK, SignJWT } from "jose"
-import { afterAll, beforeAll, describe, expect, test } from "vitest"
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest"
 import { credentialOf } from "../../../src/server/access/access.ts"
 import { newApiKey, partsOfApiKey } from "../../../src/server/access/api-keys.ts"
 import { type JwtOptions, KeysUnavailable, makeJwtCheck, RefusedToken } from "../../../src/server/access/jwt.ts"
@@ -158,6 +158,40 @@ describe("JSON Web Tokens", () => {
     await expect(check(await tokenOf(key, "away"))).rejects.toThrow(KeysUnavailable)
     isAway = false
     expect(await check(await tokenOf(key, "away"))).toMatchObject({ tenant: "acme" })
+  })
+
+  test("while an issuer is away its newest keys are used, also if another token was checked while they were read", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() })
+    onTestFinished(() => void vi.useRealTimers())
+    const [old, next] = [await keyOf("old"), await keyOf("next")]
+    const [nextKey, oldKey] = [published.pop()!, published.pop()!]
+    const [oldToken, nextToken] = [await tokenOf(old, "old"), await tokenOf(next, "next")]
+    let answer = async () => ({ status: 200, keys: [oldKey] })
+    const own = createServer(async (_, response) => {
+      const { keys, status } = await answer()
+      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify({ keys }))
+    })
+    onTestFinished(() => void own.close())
+    await new Promise<void>((done) => own.listen(0, "127.0.0.1", done))
+    const ownUrl = `http://127.0.0.1:${(own.address() as AddressInfo).port}/keys`
+    const times = { cooldownMs: 0, keptMs: 60_000 }
+    const check = await makeJwtCheck({ ...options(), keys: { url: ownUrl } }, times)
+    await check(oldToken)
+    const [asked, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    answer = async () => {
+      asked.resolve()
+      await released.promise
+      return { status: 200, keys: [nextKey] }
+    }
+    const reading = check(nextToken)
+    await asked.promise
+    await check(oldToken)
+    released.resolve()
+    await reading
+    answer = async () => ({ status: 500, keys: [] })
+    vi.setSystemTime(Date.now() + times.keptMs + 1)
+    expect(await check(nextToken)).toMatchObject({ tenant: "acme" })
+    await expect(check(oldToken)).rejects.toThrow(KeysUnavailable)
   })
 
   test("options come from the environment, and what is missing or misspelled is named", () => {
