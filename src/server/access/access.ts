@@ -148,7 +148,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
 export const namedTenant = ({ headers }: FastifyRequest): string | undefined => headerText(headers, tenantHeader)
 
 /** Why a principal may not name a tenant; undefined if it may. */
-export const tenantProblem = ({ tenant }: Principal, asked: string): Problem | undefined =>
+export const wrongTenant = ({ tenant }: Principal, asked: string): Problem | undefined =>
   tenant === undefined || asked === tenant
     ? undefined
     : new Problem(
@@ -157,9 +157,10 @@ export const tenantProblem = ({ tenant }: Principal, asked: string): Problem | u
         `the request is about the tenant ${JSON.stringify(asked)}, and its credential belongs to ${JSON.stringify(tenant)}`,
         "leave the tenant out: it is that of the credential"
       )
+
 /** The tenant that a request is about: the principal's, or the one that it asks for. Throws a `Problem` 403 if it asks for another one. */
 export const tenantFor = ({ principal }: FastifyRequest, asked: string | undefined): string | undefined => {
-  const problem = asked === undefined ? undefined : tenantProblem(principal, asked)
+  const problem = asked === undefined ? undefined : wrongTenant(principal, asked)
   if (problem !== undefined) throw problem
   return principal.tenant ?? asked
 }

@@ -1,7 +1,7 @@
 // The route of the gateway, `POST /v1/events`: reads the HTTP request, calls `ingest`, and writes the response.
 import type { Readable } from "node:stream"
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
-import { namedTenant, tenantProblem } from "../access/access.ts"
+import { namedTenant, wrongTenant } from "../access/access.ts"
 import type { Principal } from "../access/principal.ts"
 import { textOf, type BodyMemory } from "../http/body.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
@@ -105,11 +105,11 @@ const logStalled = (ms: number): Problem =>
     try: "send the request again after Retry-After seconds"
   })
 
-/** The problem of a request that names a tenant in the header of commands, which events do not get; undefined if it is that of the credential. */
+/** The problem of a request with the tenant header of commands, which sets no tenant of events; undefined if it names the tenant of the credential, or is missing. */
 const tenantHeaderProblem = (request: FastifyRequest): Problem | undefined => {
   const named = namedTenant(request)
   if (named === undefined) return undefined
-  if (request.principal.tenant !== undefined) return tenantProblem(request.principal, named)
+  if (request.principal.tenant !== undefined) return wrongTenant(request.principal, named)
   return new Problem(
     400,
     "invalid_parameter",
