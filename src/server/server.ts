@@ -161,7 +161,15 @@ const problemOf = (error: FastifyError | Problem, limits: Limits, isAggregate: b
 }
 
 const isAggregatePath = ({ url }: FastifyRequest): boolean => url.startsWith("/v1/aggregates/")
-/** Logs an error that its answer says nothing of, but for the trace id. */
+/** Answers a request with a problem. `isDetailed`: as `application/problem+json`. */
+const answerProblem = (request: FastifyRequest, reply: FastifyReply, problem: Problem, isDetailed: boolean) => {
+  const { traceId } = traceFor(request)
+  return reply
+    .code(problem.status)
+    .type(isDetailed ? problemJson : "application/json; charset=utf-8")
+    .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+}
+/** Logs an error of which the client gets the trace id alone. */
 type Report = (error: Error, traceId: string) => void
 const reporting =
   (context: Context.Context<never>): Report =>
@@ -172,29 +180,19 @@ const errorHandler =
   (metrics: Metrics, limits: Limits, report: Report, isAggregate: boolean) =>
   (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
     const problem = problemOf(error, limits, isAggregate)
-    const isDetailed = isAggregate || (request.is404 && isAggregatePath(request))
-    const { traceId } = traceFor(request)
-    if (problem.code === "internal_error") report(error, traceId)
+    if (problem.code === "internal_error") report(error, traceFor(request).traceId)
     metrics.refused(problem.code)
     // the rest of the body is not read
     if (problem.status === 408) reply.header("connection", "close")
     if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
       reply.header("retry-after", problem.retryAfter)
-    return reply
-      .code(problem.status)
-      .type(isDetailed ? problemJson : "application/json; charset=utf-8")
-      .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+    return answerProblem(request, reply, problem, isAggregate || (request.is404 && isAggregatePath(request)))
   }
 /** Answers a request whose path cannot be decoded: no route takes it. */
 const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
   const message = `the path ${JSON.stringify(request.url.split("?", 1)[0]!.slice(0, 200))} is not valid`
   const problem = new Problem(400, "invalid_url", message, "percent-encode its parts as UTF-8, such as %2F for a slash")
-  const isDetailed = isAggregatePath(request)
-  const { traceId } = traceFor(request)
-  void reply
-    .code(problem.status)
-    .type(isDetailed ? problemJson : "application/json; charset=utf-8")
-    .send(JSON.stringify(isDetailed ? problemDetails(problem, traceId) : problemBody(problem, traceId)))
+  void answerProblem(request, reply, problem, isAggregatePath(request))
 }
 const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, report: Report): void => {
   app.setErrorHandler(errorHandler(metrics, limits, report, false))
@@ -234,7 +232,7 @@ const documented = async (app: FastifyInstance, name: string, isRequired: boolea
   })
 }
 
-/** Adds the console. While a process starts, it says what that waits for. */
+/** Adds the console. While a process starts, its page shows what the process waits for. */
 const openConsole = async (app: FastifyInstance) => (await import("./console/routes.ts")).consolePage(app)
 
 interface Built {
