@@ -42,7 +42,7 @@ const systemStatus = { ...object({ healthy: flag }), additionalProperties: true 
 
 /** Adds `/healthz`, `/readyz`, `/metrics` and, if there is a status, `/status`. */
 export const health = (app: FastifyInstance, { metrics, moreMetrics, ready, status }: HealthParts): void => {
-  // what probes ask with is not worth a restart of the process
+  // a probe that adds a parameter must not fail: the process would be restarted
   const open = { scope: "open", parameters: "any" } as const
   const operate = { scope: "operate" } as const
   const alive = {

@@ -100,7 +100,7 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
           `leave ${parameter} out; a column of this name is filtered as ${parameter}.eq`
         )
     const start = last === "" ? (single(from, "from") ?? "earliest") : last
-    // what was written before a token is in the rows: without them, changes between this moment and an earlier one could be missed
+    // a stream that starts at a token begins with all rows: changes alone would lack those between that write and the start of the stream
     const tokens = [
       ["waitFor", single(query["waitFor"], "waitFor")] as const,
       ["from", isToken(start) ? start : undefined] as const

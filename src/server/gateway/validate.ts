@@ -262,7 +262,7 @@ const read = (
   return { value: versions.eventType.decode(json, version), version }
 }
 
-/** The field that a function takes its result from: the only one that it reads of the value, if it is only one. */
+/** The field of a value from which a function takes its result; undefined unless it reads exactly one. */
 const fieldRead = (take: ((value: unknown) => unknown) | undefined, value: unknown): string | undefined => {
   if (take === undefined || typeof value !== "object" || value === null) return undefined
   const names = new Set<string>()
@@ -278,7 +278,7 @@ const fieldRead = (take: ((value: unknown) => unknown) | undefined, value: unkno
   const [name, ...others] = names
   return others.length === 0 ? name : undefined
 }
-/** Whether a date as a text is a time to a function, in the field that it reads. */
+/** Whether a function returns a time for a value that has a date, as a text, in the field that the function reads. */
 const takesDate = (
   take: ((value: unknown) => number) | undefined,
   value: unknown,

@@ -1,4 +1,4 @@
-// Refuses query parameters that a route does not have: a client that is ignored believes that it was understood.
+// Refuses query parameters that a route does not have: a client would believe that an ignored one has an effect.
 import type { FastifyInstance } from "fastify"
 import { didYouMean } from "../../text/similar-names.ts"
 import { shown } from "../../text/text.ts"
@@ -7,8 +7,8 @@ import { Problem } from "./problem.ts"
 declare module "fastify" {
   interface FastifyContextConfig {
     /**
-     * The query parameters of the route. Default: those of its schema. `own`: the route reads them all and refuses what it does not know, such as
-     * the columns of a view; `any`: it is a page, a file or a probe, and ignores them.
+     * The query parameters of the route. Default: those of its schema. `own`: the route itself refuses those that it does not know, such as a view
+     * that takes its columns; `any`: it is a page, a file or a probe, and ignores them.
      */
     parameters?: ReadonlyArray<string> | "own" | "any"
   }

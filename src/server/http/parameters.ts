@@ -12,7 +12,7 @@ export const single = (value: unknown, name: string): string | undefined => {
 
 /** The header that names the tenant of a command. */
 export const tenantHeader = "millrace-tenant"
-/** The text of a header that means one value; undefined if the request does not have it. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
+/** The text of a header that has one value; undefined if the request does not have it. Node reads its bytes as Latin-1; what is UTF-8 is read as such. */
 export const headerText = (headers: IncomingHttpHeaders, name: string): string | undefined => {
   const header = single(headers[name], name)
   if (header === undefined) return undefined
@@ -20,7 +20,7 @@ export const headerText = (headers: IncomingHttpHeaders, name: string): string |
   return isUtf8(bytes) ? bytes.toString() : header
 }
 
-/** The headers that mean one value. Node joins a header that occurs again, or ignores it, so no route could notice. */
+/** The headers that have one value. Node joins the values of a header that occurs again, or drops them, so that no route notices it. */
 const onceHeaders: ReadonlySet<string> = new Set([
   "authorization",
   "content-encoding",
@@ -33,7 +33,7 @@ const onceHeaders: ReadonlySet<string> = new Set([
   tenantHeader,
   ...Object.values(aggregateHeaders)
 ])
-/** The problem of a request that has a header twice which means one value. `rawHeaders`: names and values in turn, as they came. */
+/** The problem of a request that repeats one of these headers; undefined if none is repeated. `rawHeaders`: names and values in turn, as they came. */
 export const repeatedHeader = (rawHeaders: ReadonlyArray<string>): Problem | undefined => {
   const seen = new Set<string>()
   for (let i = 0; i < rawHeaders.length; i += 2) {

@@ -25,23 +25,23 @@ const pathOf = ({ url }: FastifyRequest): string => {
 const isPreflight = ({ headers }: FastifyRequest): boolean =>
   headers.origin !== undefined && headers["access-control-request-method"] !== undefined
 
-/** What a server knows of its routes. */
+/** What `routeMethods` returns. */
 export interface RouteMethods {
   /**
    * Refuses requests that no route takes, before their bodies are read: 404 `not_found`, or 405 `method_not_allowed` with `Allow` if the path has
-   * other methods; 503 `starting` while the routes of an application are missing. To be called after CORS and authentication are added.
+   * other methods; 503 `starting` while the routes of an application are still to be added. To be called after CORS and authentication are added.
    */
   readonly refuseOthers: () => void
 }
 
 /**
  * Answers OPTIONS with 204 and `Allow`. To be called before CORS, which refuses those that are no preflight requests, and before routes are added.
- * `isStarting`: whether the routes of an application are missing yet.
+ * `isStarting`: whether the routes of an application are still to be added.
  */
 export const routeMethods = (app: FastifyInstance, isStarting: boolean): RouteMethods => {
   const routes = new Map<string, { readonly pattern: RegExp; readonly methods: Set<string> }>()
   app.addHook("onRoute", ({ method, url }) => {
-    // that of CORS has every path
+    // the route of CORS matches every path
     if (url === "*") return
     const route = routes.get(url) ?? { pattern: patternOf(url), methods: new Set() }
     routes.set(url, route)
@@ -89,7 +89,7 @@ export const routeMethods = (app: FastifyInstance, isStarting: boolean): RouteMe
           )
         )
       })
-      // for what asks for it, such as the files of the documentation
+      // for routes that answer with it, such as the files of the documentation
       app.setNotFoundHandler((request) => {
         throw noRoute(request, pathOf(request))
       })

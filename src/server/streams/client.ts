@@ -97,7 +97,7 @@ export class Follower extends ClientStream {
     await this.write(messages)
   }
 
-  /** How many positions of the topic the stream has not come to yet. */
+  /** How many positions of the topic the stream has not reached yet. */
   #waiting(): number {
     const tail = this.#tail!
     return this.#follow.vector.reduce((sum, position, i) => sum + Math.max(0, tail.end(i) - position), 0)

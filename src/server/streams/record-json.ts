@@ -1,4 +1,4 @@
-// A record as JSON: what pages of records, and streams with `envelope=record`, have of it. Pure.
+// A record as JSON, as pages of records and streams with `envelope=record` have it. Pure.
 import { traceIdOf } from "../../log/envelope.ts"
 import type { LogRecord } from "../../log/log.ts"
 import { described, integer, nullable, object, text } from "../http/json-schema.ts"

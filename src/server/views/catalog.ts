@@ -109,7 +109,7 @@ export const assertByTenant = (view: DeclaredView, columns: ReadonlyArray<ViewCo
   )
 }
 
-/** The names of views that a principal may read: of one of a tenant, those whose rows say which tenant they belong to. */
+/** The names of views that a principal may read: if it has a tenant, those that have a column with the tenant of each row. */
 export const readableNames = (
   views: ReadonlyMap<string, DeclaredView>,
   { tenant }: Pick<Principal, "tenant">,

@@ -33,13 +33,13 @@ const comparisons: Readonly<Partial<Record<Operator, string>>> = {
   lte: "<="
 }
 
-/** The other way round. Nulls come last in one direction and first in the other, so that the whole order is turned. */
+/** The reverse order. PostgreSQL puts nulls last in one direction and first in the other, so that they are reversed, too. */
 const turned = (order: ReadonlyArray<OrderColumn>): ReadonlyArray<OrderColumn> =>
   order.map(({ asText, column, isDescending }) => ({ asText, column, isDescending: !isDescending }))
 
 /**
- * The statement that returns a page and one row more; of a page backwards, the rows come in the order turned. Each row has its JSON text in `row`, and in `cursor` the JSON array of its values of the
- * order, as text. `tenant`: the column and the tenant whose rows alone are returned.
+ * The statement that returns a page and one row more; the rows of a page backwards come in the reverse order. Each row has its JSON text in `row`,
+ * and in `cursor` the JSON array of its values of the order, as text. `tenant`: the column and the tenant whose rows alone are returned.
  */
 export const pageStatement = (
   view: DeclaredView,

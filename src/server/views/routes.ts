@@ -75,7 +75,7 @@ export const rememberedColumns = ({ reader, views }: Pick<ViewParts, "reader" | 
 
 /** What `rememberedColumns` returns. */
 export type ColumnsOfAll = ReturnType<typeof rememberedColumns>
-/** The names of views that a principal may read. Of one of a tenant none while the database does not answer. */
+/** The names of views that a principal may read. A principal with a tenant gets no names while the database does not answer. */
 export const readableBy = async (
   views: ViewParts["views"],
   principal: Pick<Principal, "tenant">,

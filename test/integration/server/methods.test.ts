@@ -163,7 +163,7 @@ describe("query parameters", () => {
     for (const [path, methods] of described) {
       // of views the database would have to say which columns they have
       if (path.startsWith("/v1/views/")) continue
-      // a probe's own parameters are not worth a restart
+      // probes ignore parameters
       if (path === "/healthz" || path === "/readyz") continue
       for (const method of methods) {
         if (method === "HEAD") continue
