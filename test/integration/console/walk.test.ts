@@ -150,6 +150,7 @@ suite("every page of the console", () => {
       const problems: Array<string> = []
       for (const link of visited) {
         await show(page, link)
+        if (opensRecord(link)) await page.locator("dialog[open]").waitFor()
         problems.push(...(await tabbed(page, link === visited[0] ? "body" : "main")).map((one) => `${link}: ${one}`))
         problems.push(...(await dialogs(page)).map((one) => `${link}: ${one}`))
       }
@@ -239,6 +240,8 @@ const hovered = async (page: Page, scheme: string): Promise<ReadonlyArray<string
   await page.mouse.move(0, 0)
   return problems
 }
+/** Whether an address names one record, whose dialog opens when the topics of the application are known. */
+const opensRecord = (link: string): boolean => /^#\/events\?(?:.*&)?at=\d/.test(link)
 /** How often Tab is pressed on a page at most: what follows then is the rest of a long table. */
 const mostTabs = 120
 /** Goes through a part of the page by Tab. */
