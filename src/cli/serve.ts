@@ -133,8 +133,11 @@ export const openWaiting = Effect.fnUntraced(function* <A, E, R>(
   return opened
 })
 
-/** How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. */
-const statusReading = { freshMs: 1_000, patienceMs: 3_000 }
+/**
+ * How often the status of the system is read for `/metrics` and `/status`, and how long they wait for it, in milliseconds. A page that opens needs two
+ * readings for its rates: they follow one another at once, also where each takes long.
+ */
+const statusReading = { freshMs: 1_000, aheadMs: 15_000, patienceMs: 3_000 }
 
 /** Starts the HTTP server with the routes of the roles, and those for monitoring, which every role has. It is closed with the scope. */
 export const serveHttp = Effect.fnUntraced(function* (

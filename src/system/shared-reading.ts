@@ -18,6 +18,8 @@ export interface Reading<A> {
 export interface ReadingOptions {
   /** A value of this age is read again. After a reading that took long it is ten times that, so that reading takes a tenth of the time at most. */
   readonly freshMs: number
+  /** How much earlier than that it may be read again, altogether, in milliseconds: what a pause saves up, so that the first readings after it follow one another at once. Default 0. */
+  readonly aheadMs?: number
   /** How long a caller waits for a reading that is under way; then it gets what was known before. */
   readonly patienceMs: number
   /** A steady clock in milliseconds. Default `performance.now`. */
@@ -27,7 +29,7 @@ export interface ReadingOptions {
 /** A reading that callers share. A reading under way ends with the scope. */
 export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
   read: Effect.Effect<A, E>,
-  { freshMs, now: clock = () => performance.now(), patienceMs }: ReadingOptions
+  { aheadMs = 0, freshMs, now: clock = () => performance.now(), patienceMs }: ReadingOptions
 ): Effect.fn.Return<Effect.Effect<Reading<A>>, never, Scope.Scope> {
   const scope = yield* Effect.scope
   let value: A | undefined
@@ -36,6 +38,8 @@ export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
   let running: Fiber.Fiber<void> | undefined
   let startedAt = 0
   let nextAt = -Infinity
+  /** When as much time has passed as the readings so far call for. */
+  let paidAt = -Infinity
   const once = Effect.gen(function* () {
     const exit = yield* Effect.exit(read)
     const now = clock()
@@ -47,7 +51,8 @@ export const makeSharedReading = Effect.fnUntraced(function* <A, E>(
       const error = Cause.squash(exit.cause)
       failure = error instanceof Error && error.message !== "" ? error.message : String(error)
     }
-    nextAt = now + Math.max(freshMs, 10 * (now - startedAt))
+    paidAt = Math.max(paidAt, now) + 10 * (now - startedAt)
+    nextAt = Math.max(now + freshMs, paidAt - aheadMs)
     running = undefined
   })
   return Effect.gen(function* () {

@@ -187,6 +187,29 @@ describe("a shared reading", () => {
       assert.strictEqual((yield* get).value, 2)
     })
   )
+  it.live("that took long is read again at once after a pause, and then a tenth of the time altogether", () =>
+    Effect.gen(function* () {
+      let now = 0
+      let reads = 0
+      const read = Effect.sync(() => {
+        now += 500
+        return ++reads
+      })
+      const given = { freshMs: 1_000, aheadMs: 15_000, patienceMs: 20, now: () => now }
+      const get = yield* makeSharedReading(read, given)
+      const during = Effect.fnUntraced(function* (ms: number) {
+        const before = reads
+        for (const end = now + ms; now < end; now += 100) yield* get
+        return reads - before
+      })
+      // about four at once, and one in five seconds after them
+      assert.isAtLeast(yield* during(6_000), 3)
+      const often = yield* during(50_000)
+      assert.isTrue(often >= 9 && often <= 11, `${often}`)
+      now += 60_000
+      assert.isAtLeast(yield* during(6_000), 3)
+    })
+  )
   it.live("that fails keeps the value and its age", () =>
     Effect.gen(function* () {
       let reads = 0
