@@ -29,15 +29,18 @@ export interface TailFlags {
   readonly type: string | undefined
   /** Undefined: of a topic latest, of a view earliest. */
   readonly from: string | undefined
+  /** Of a topic: the only partition to read. */
+  readonly partition: number | undefined
   readonly max: number | undefined
   readonly json: boolean
 }
 
 /** Whether a record is one that the flags ask for. */
 export const isWanted =
-  ({ key, tenant, type }: Pick<TailFlags, "key" | "tenant" | "type">) =>
+  ({ key, partition, tenant, type }: Pick<TailFlags, "key" | "partition" | "tenant" | "type">) =>
   (record: LogRecord): boolean =>
     isForReaders(record) &&
+    (partition === undefined || record.partition === partition) &&
     (key === undefined || record.key === key) &&
     (tenant === undefined || record.tenant === tenant) &&
     (type === undefined || eventTypeOf(record.value) === type)
@@ -85,6 +88,12 @@ export const askedStart = ({ from = "latest" }: Pick<TailFlags, "from">): Effect
       )
     : Effect.succeed(asked)
 }
+/** The failure of `--partition` with a number that the topic does not have. */
+export const noPartition = (partition: number, topic: string, partitions: number): CommandFailed =>
+  usageError(
+    `--partition is ${partition}, and ${topic} has ${partitions} partitions`,
+    "partitions are numbered from 0; millrace topics list shows them"
+  )
 /** The position of each partition to begin at. */
 const startsOf = Effect.fnUntraced(function* (
   log: Log["Service"],
@@ -147,12 +156,14 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
     .bounds(topic)
     .pipe(Effect.catchTag("UnknownTopic", () => Effect.flatMap(unknownTopicOf(opened, flags), Effect.fail)))
   const starts = yield* startsOf(log, flags, bounds)
+  const read = bounds.filter(({ partition }) => flags.partition === undefined || partition === flags.partition)
+  if (read.length === 0) return yield* noPartition(flags.partition!, topic, bounds.length)
   const output = Semaphore.makeUnsafe(1)
   const print = recordPrinter(flags)
   const show = (records: ReadonlyArray<LogRecord>) => output.withPermits(1)(Effect.promise(() => print(records)))
   const follow = (partition: number, start: number) => {
     let next = start
-    const read = Effect.scoped(
+    const reading = Effect.scoped(
       Effect.gen(function* () {
         const reader = yield* log.open(topic, partition, next)
         while (true) {
@@ -163,7 +174,7 @@ export const tail = Effect.fnUntraced(function* (flags: TailFlags) {
       })
     )
     // the broker or the database may be away for a while
-    return Effect.retry(read, { schedule: again, while: (error) => error._tag === "LogError" && error.retryable })
+    return Effect.retry(reading, { schedule: again, while: (error) => error._tag === "LogError" && error.retryable })
   }
-  return yield* Effect.raceAllFirst(bounds.map(({ partition }, i) => follow(partition, starts[i]!)))
+  return yield* Effect.raceAllFirst(read.map((one) => follow(one.partition, starts[bounds.indexOf(one)]!)))
 })

@@ -6,7 +6,7 @@ import { usageError } from "./command-failure.ts"
 import { firstId, followServer } from "./follow-server.ts"
 import { assertServerUrl } from "./server-url.ts"
 import { assertMax } from "./print-messages.ts"
-import { askedStart, recordPrinter, type TailFlags } from "./tail-actions.ts"
+import { askedStart, noPartition, recordPrinter, type TailFlags } from "./tail-actions.ts"
 import { viewOf, viewOutput } from "./tail-view.ts"
 
 interface RecordData {
@@ -44,11 +44,16 @@ export const recordOf = (data: string): LogRecord => {
 const fromOf = Effect.fnUntraced(function* (url: string, path: string, flags: TailFlags) {
   const { topic } = flags
   const asked = yield* askedStart(flags)
+  if (flags.partition !== undefined) {
+    const starts = (yield* firstId({ url, path, query: { from: "latest" } })).split(".")
+    if (starts[flags.partition] === undefined) return yield* noPartition(flags.partition, topic, starts.length)
+  }
   if (typeof asked === "string") return asked
   if ("token" in asked) return asked.token
   if ("time" in asked) return new Date(Math.max(0, asked.time)).toISOString()
-  // the first id of a stream that starts at the earliest records has the start of every partition
-  const starts = (yield* firstId({ url, path, query: { from: "earliest" } })).split(".")
+  // the first id of a stream has the start of every partition; of those that are not wanted, the newest records are enough
+  const others = flags.partition === undefined ? "earliest" : "latest"
+  const starts = (yield* firstId({ url, path, query: { from: others } })).split(".")
   for (const { partition, position } of asked.places) {
     if (partition >= starts.length)
       return yield* usageError(

@@ -73,7 +73,7 @@ export const viewOutput = (view: string, json: boolean, most: number) => {
 export const viewOf = Effect.fnUntraced(function* (flags: TailFlags) {
   const name = flags.topic.slice(viewPrefix.length)
   yield* assertMax(flags)
-  for (const flag of ["key", "type"] as const)
+  for (const flag of ["key", "type", "partition"] as const)
     if (flags[flag] !== undefined)
       return yield* usageError(`--${flag} is for records of topics, and ${name} is a view`, "leave it out")
   const from = flags.from ?? "earliest"

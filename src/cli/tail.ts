@@ -22,6 +22,13 @@ export const tail = Command.make(
       "from",
       'Where to start: latest, earliest, a duration before now such as "2 hours", a date, positions such as 0:42,1:17 (partition:position), or the token of an answer to events; default: latest; of a view: earliest (all rows first, the default), latest, or a token'
     ),
+    partition: Flag.optional(
+      Flag.Int("partition").pipe(
+        Flag.withDescription(
+          "Only this partition of a topic; with --from 2:17 --max 1 it prints the record at a position"
+        )
+      )
+    ),
     url: optionalText(
       "url",
       "Read from the server there, over HTTP, with the key in MILLRACE_API_KEY; default: from the log and the database"
@@ -39,6 +46,7 @@ export const tail = Command.make(
           key: Option.getOrUndefined(flags.key),
           tenant: Option.getOrUndefined(flags.tenant),
           type: Option.getOrUndefined(flags.type),
+          partition: Option.getOrUndefined(flags.partition),
           max: Option.getOrUndefined(flags.max)
         }
         const url = Option.getOrUndefined(flags.url)

@@ -54,6 +54,10 @@ it.live(
           shown(after.output).map(({ value }) => value.id),
           ["p7", "p10"]
         )
+        // the record at a position, though it is the last one of its partition that has the type, and others come earlier in other partitions
+        const place = ["--partition", `${partition}`, "--from", `${partition}:${position}`]
+        const one = yield* ok("tail", "counting.payments", ...place, "--max", "1", "--json")
+        assert.deepStrictEqual(shown(one.output), [records[2]])
         const tokenAt = (topic: string, at: number) => positionToken([{ topic, partition, position: at }])
         const behind = yield* ok(...follow, "--from", tokenAt("counting.payments", position), "--max", "2")
         assert.strictEqual(behind.output, after.output)
@@ -65,6 +69,8 @@ it.live(
             [["counting.payment"], 1, /has no topic counting\.payment\ntry: did you mean counting\.payments\?/],
             [["counting.payments", "--from", "9:0"], 2, /--from names partition 9, and counting\.payments has 6/],
             [["counting.payments", "--from", "soon"], 2, /--from is 'soon'/],
+            [["counting.payments", "--partition", "6"], 2, /--partition is 6, and counting\.payments has 6 partitions/],
+            [["view:x", "--partition", "6"], 2, /--partition is for records of topics, and x is a view/],
             [
               ["counting.payments", "--from", tokenAt("orders", 1)],
               1,

@@ -60,11 +60,14 @@ it.live(
         const token = positionToken([{ topic: "alerts.v1", partition, position: position + 1 }])
         const behind = yield* run("--from", token, "--key", "N1", "--max", "1")
         assert.deepStrictEqual(idsOf(behind.output), ["third"])
+        const one = yield* run("--partition", `${partition}`, "--from", `${partition}:${position}`, "--max", "1")
+        assert.deepStrictEqual(idsOf(one.output), ["exact"])
         const people = yield* Cli.run({}, "tail", "alerts.v1", "--url", server.url, "--from", "1 hour", "--max", "3")
         assert.match(people.output, new RegExp(`^\\S+Z {2}${partition}:${position} {2}\\S+ {2}N1 {2}\\{"score":`, "m"))
         yield* Effect.forEach(
           [
             [["--from", "soon"], 2, /--from is 'soon'/],
+            [["--partition", "12"], 2, /--partition is 12, and alerts\.v1 has 12 partitions/],
             [["--from", "99:0"], 2, /--from names partition 99, and alerts\.v1 has 12/],
             [["--from", `${partition}:99`], 1, /has positions 0 to \d, but the stream was at position 99/],
             [["--from", positionToken([{ topic: "x", partition: 0, position: 1 }])], 1, /the token is for "x"/]

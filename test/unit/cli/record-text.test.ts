@@ -58,7 +58,7 @@ test("a line shows time, place, tenant, key and value, with what a terminal woul
 test("filters compare key, tenant and type; what only Millrace reads is left out", () => {
   const paid = record('{"type":"paid"}')
   const shows = (filter: object, one = paid) =>
-    isWanted({ key: undefined, tenant: undefined, type: undefined, ...filter })(one)
+    isWanted({ key: undefined, partition: undefined, tenant: undefined, type: undefined, ...filter })(one)
   expect([shows({}), shows({ key: "k", tenant: "acme", type: "paid" })]).toEqual([true, true])
   expect([shows({ key: "other" }), shows({ tenant: "b" }), shows({ type: "placed" })]).toEqual([false, false, false])
   const timeMark = record(null, { headers: { "millrace-time": "1", "millrace-stream": "p/t/0" } })
