@@ -39,7 +39,7 @@ export class BoundaryMoved extends Schema.TaggedError<BoundaryMoved>()("Boundary
 export class StreamClosed extends Schema.TaggedError<StreamClosed>()("StreamClosed", {
   aggregate: Schema.String,
   stream: Schema.String,
-  reason: Schema.Literals(["archived", "erased"])
+  reason: Schema.Literals(["archived"])
 }) {
   override get message() {
     return `${this.aggregate} ${shown(this.stream)} is ${this.reason} and takes no more events; use another id`

@@ -181,7 +181,7 @@ export interface Loaded {
   /** What the command answered before; undefined if it did not. */
   readonly answered?: Answer
   /** Why the stream takes no more events. */
-  readonly closed?: "archived" | "erased"
+  readonly closed?: "archived"
 }
 /** How `read` reads. */
 export interface ReadStreamOptions {
@@ -215,7 +215,7 @@ export interface ListedStream {
   /** The tenant of its first event. */
   readonly tenant: string | undefined
   /** Why it takes no more events. */
-  readonly closed?: "archived" | "erased"
+  readonly closed?: "archived"
 }
 /** A page of streams. Of a tenant's it may have fewer than asked for, and still not be the last. */
 export interface ListedStreams {

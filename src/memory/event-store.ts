@@ -52,7 +52,7 @@ interface EventStream {
   readonly events: Array<RecordedEvent>
   readonly answers: Map<string, Answered>
   readonly snapshots: Map<string, NewSnapshot>
-  closed?: "archived" | "erased"
+  closed?: "archived"
 }
 interface Topic {
   readonly name: string

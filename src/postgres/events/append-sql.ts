@@ -80,7 +80,7 @@ export interface AppendedRow {
   readonly position: number
   /** The version of the stream, if it was refused. */
   readonly actual: number | null
-  readonly closed: "archived" | "erased" | null
+  readonly closed: "archived" | null
   /** The digest of the command that was answered before. */
   readonly digest: string | null
 }
@@ -93,7 +93,7 @@ export interface Refusal {
   readonly refused: ReadonlyArray<{
     readonly i: number
     readonly actual: number
-    readonly closed: "archived" | "erased" | null
+    readonly closed: "archived" | null
   }> | null
   /** The commands that were answered before, where one of them refuses all. */
   readonly repeated?: ReadonlyArray<number> | null

@@ -20,7 +20,7 @@ export interface LoadRow extends PageRow {
 export interface PageRow {
   /** Of the stream; null if it has no events. `remembered`: what the command was decided on. */
   readonly version: number | null
-  readonly closed: "archived" | "erased" | null
+  readonly closed: "archived" | null
   /** The version of the snapshot; null if there is no snapshot. */
   readonly snapshot: number | null
   /** The snapshot's state; `remembered`: the answer. */

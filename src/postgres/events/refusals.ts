@@ -10,7 +10,7 @@ import type { AppendRow, Refusal } from "./append-sql.ts"
 export const conflictOf = (
   { aggregate, expected, stream }: Append,
   actual: number,
-  closed: "archived" | "erased" | null
+  closed: "archived" | null
 ): StreamClosed | VersionConflict =>
   closed === null
     ? new VersionConflict({ aggregate, stream, expected, actual })

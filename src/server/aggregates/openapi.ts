@@ -184,7 +184,7 @@ const streamsPath = (aggregate: Aggregate.Any) => ({
                   version,
                   appended_at: described(integer, "when the last event was appended, in epoch milliseconds"),
                   tenant: nullable(text),
-                  closed: nullable(oneOf("archived", "erased"))
+                  closed: nullable(oneOf("archived"))
                 })
               ),
               next: described(nullable(text), "`after` of the next page; null: this is the last")
@@ -212,7 +212,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
         properties: {
           version,
           next: { anyOf: [version, { type: "null" }], description: "`from` of the next page; null: this is the last" },
-          closed: described(oneOf("archived", "erased"), "why the stream takes no more events; left out if it does"),
+          closed: described(oneOf("archived"), "why the stream takes no more events; left out if it does"),
           events: {
             type: "array",
             items: {
