@@ -1,6 +1,8 @@
 // Why an event failed: errors of the runner's own, and the name and message that any error has in a dead letter. Pure.
 import * as Data from "effect/Data"
+import { pathToFileURL } from "node:url"
 import { maskSecrets } from "../text/secrets.ts"
+import { storable } from "../text/text.ts"
 
 /** A handler produced a row or a message that cannot be stored. The event fails, as if its handler had thrown. */
 export class UnstorableValue extends Data.TaggedError("UnstorableValue")<{
@@ -126,16 +128,54 @@ const jsonOf = (error: object): string | undefined => {
   }
 }
 
+const mostPlaceCharacters = 300
+/** The frames of an error's stack, without its message; none if they are not known. */
+const framesOf = (thrown: unknown): ReadonlyArray<string> => {
+  if (!(thrown instanceof Error) || typeof thrown.stack !== "string") return []
+  const { message, stack } = thrown
+  // without a message the first line is the error's name
+  const head = message === "" ? (/^[\w$.]+(?=(?:: )?\n)/.exec(stack)?.[0] ?? message) : message
+  const from = stack.indexOf(head)
+  // the message may have been changed since the stack was made: then it is not known where it ends
+  if (from === -1) return []
+  const [frames] = stack.slice(from + head.length).match(/^:?\s*\n\s+at [^\n]+(?:\n\s+at [^\n]+)*/) ?? []
+  return (
+    frames
+      ?.trim()
+      .split("\n")
+      .map((frame) => frame.trim().slice("at ".length)) ?? []
+  )
+}
 /** Where an error was thrown, as `handle (/app/projections.ts:12:5)`: the first frame of its stack, and nothing of its message. Undefined if that is not known. */
 export const thrownAt = (thrown: unknown): string | undefined => {
   try {
-    if (!(thrown instanceof Error) || typeof thrown.stack !== "string") return undefined
-    const { message, stack } = thrown
-    const from = stack.indexOf(message)
-    // the message may have been changed since the stack was made: then it is not known where it ends
-    if (from === -1) return undefined
-    const [first] = stack.slice(from + message.length).match(/^\s*\n\s+at [^\n]+/) ?? []
-    return first?.trim().slice("at ".length, 300)
+    return framesOf(thrown)[0]?.slice(0, mostPlaceCharacters)
+  } catch {
+    return undefined
+  }
+}
+
+/** Where this package's code is: what throws there was called by the application. */
+const ownCode = new URL("..", import.meta.url)
+/** Whether a frame is of the application: not of a library, of the runtime, or of this package. */
+const isOfApplication = (frame: string): boolean =>
+  /:\d+\)?$/.test(frame) &&
+  !/[\\/]node_modules[\\/]|\b(?:node|ext|https?):|<anonymous>/.test(frame) &&
+  !frame.includes(ownCode.href) &&
+  !frame.includes(`(${ownCode.pathname}`)
+/**
+ * The place in the application's code where an error comes from, as `handle (projections/orders.ts:12:5)`: the first frame of its stack that is of no library, with
+ * the path from the directory of the process. Undefined if no frame is, as for an event that could not be decoded.
+ */
+export const placeInApplication = (thrown: unknown): string | undefined => {
+  try {
+    const { _tag: tag, cause } = thrown as { readonly _tag?: unknown; readonly cause?: unknown }
+    if (tag === "UnknownError" && cause instanceof Error && cause !== thrown) return placeInApplication(cause)
+    const place = framesOf(thrown).find(isOfApplication)
+    if (place === undefined) return undefined
+    const here = [`${pathToFileURL(process.cwd()).href}/`, `${process.cwd()}/`]
+    const shown = here.reduce((text, start) => text.replace(start, ""), place).replace("file://", "")
+    return storable(shown.slice(0, mostPlaceCharacters))
   } catch {
     return undefined
   }

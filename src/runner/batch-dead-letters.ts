@@ -1,6 +1,6 @@
 // The dead letters of one batch: what is stored of each failed event, and the segment that publishes the parked ones.
 import * as Cause from "effect/Cause"
-import { describeError, EarlierParked } from "../dead-letter/event-failure.ts"
+import { describeError, EarlierParked, placeInApplication } from "../dead-letter/event-failure.ts"
 import { storedEnvelope } from "../dead-letter/retry-record.ts"
 import { nameProblem } from "../log/acceptable.ts"
 import { traceIdOf } from "../log/envelope.ts"
@@ -22,6 +22,8 @@ export interface FailedEvent {
   readonly isOfStore?: true
   /** How the handler's Effect failed; undefined if `error` was thrown. */
   readonly cause?: Cause.Cause<unknown> | undefined
+  /** Where `error` was thrown, if it stands for another error. */
+  readonly thrownAt?: string | undefined
   readonly attempts: number
   /** The event's time, epoch milliseconds; undefined if it could not be read. */
   readonly eventTime: number | undefined
@@ -159,10 +161,11 @@ const metaOf = ({ eventTime, record, tenant, traceparent }: FailedEvent, maxAhea
   return metaText(storable(key ?? ""), at, named(eventId), named(tenant ?? record.tenant), traceparent)
 }
 const deadLetterOf = (
-  { attempts, cause, error, eventTime, record, streamTime = beforeEveryEvent, traceparent }: FailedEvent,
+  { attempts, cause, error, eventTime, record, streamTime = beforeEveryEvent, thrownAt, traceparent }: FailedEvent,
   status: DeadLetter["status"]
 ): DeadLetter => ({
   ...describeError(error),
+  thrownAt: thrownAt ?? placeInApplication(error),
   position: record.position,
   status,
   key: record.key,

@@ -23,11 +23,12 @@ export const storableDeadLetter = (deadLetter: DeadLetter): DeadLetter => {
 
 const mostMessageCharacters = 8_192
 /** How an event failed, in ASCII, with the reason why no more than that is kept. */
-export const reducedFailure = <A extends Pick<DeadLetter, "error" | "message" | "attempts">>(
-  { attempts, error, message }: A,
+export const reducedFailure = <A extends Pick<DeadLetter, "error" | "message" | "thrownAt" | "attempts">>(
+  { attempts, error, message, thrownAt }: A,
   reason: string
-): Pick<DeadLetter, "error" | "message" | "attempts"> => ({
+): Pick<DeadLetter, "error" | "message" | "thrownAt" | "attempts"> => ({
   error: ascii(error),
+  thrownAt: thrownAt && ascii(thrownAt),
   message: ascii(`${message.slice(0, mostMessageCharacters)} (key, value and headers are only in the log: ${reason})`),
   attempts
 })

@@ -3,7 +3,13 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { maySeal } from "../erasure/sealed.ts"
 import { isUnreadablePersonal } from "../erasure/unreadable.ts"
-import { describeError, EarlierParked, isEarlierParked, thrownAt } from "../dead-letter/event-failure.ts"
+import {
+  describeError,
+  EarlierParked,
+  isEarlierParked,
+  placeInApplication,
+  thrownAt
+} from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
 import type { Projection } from "../model/projection.ts"
@@ -41,7 +47,7 @@ const withoutPersonalText = (failed: FailedEvent): FailedEvent => {
     `its message is hidden, because it may quote personal fields of the event${at === undefined ? "" : `; it was thrown at ${at}`}`
   )
   hidden.name = describeError(error).error
-  return { ...failed, error: hidden }
+  return { ...failed, error: hidden, thrownAt: placeInApplication(error) }
 }
 /** Applies a projection's failure policy to the events of one partition, a batch at a time. */
 export class FailedEvents {

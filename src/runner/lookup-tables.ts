@@ -2,7 +2,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
-import { describeError } from "../dead-letter/event-failure.ts"
+import { describeError, placeInApplication } from "../dead-letter/event-failure.ts"
 import { assertAcceptable } from "../log/acceptable.ts"
 import { traceIdOf } from "../log/envelope.ts"
 import { parseJson } from "../log/json.ts"
@@ -284,6 +284,7 @@ export class LookupTable {
     const { eventTime, headers, key, partition, position, traceparent, value } = record
     const deadLetter: DeadLetter = {
       ...describeError(cause),
+      thrownAt: placeInApplication(cause),
       position,
       status: "parked",
       key,

@@ -411,8 +411,8 @@ export class MemoryStore {
     if (before === undefined) return
     const attempts = before.attempts + (failed?.attempts ?? 1)
     const status = failed === undefined ? ("retried" as const) : ("parked" as const)
-    const { error, message } = failed ?? before
-    this.put(i, { ...before, status, error, message, attempts, retriedPosition: by })
+    const { error, message, thrownAt } = failed ?? before
+    this.put(i, { ...before, status, error, message, thrownAt, attempts, retriedPosition: by })
   }
 }
 

@@ -156,6 +156,8 @@ export interface DeadLetter {
   readonly key: string | null
   readonly error: string
   readonly message: string
+  /** The place in the application's code where the error comes from; undefined if there is none. It is stored, and not published. */
+  readonly thrownAt?: string | undefined
   readonly attempts: number
   readonly value: string | null
   readonly headers: Readonly<Record<string, string>>
@@ -181,7 +183,7 @@ export interface RetriedDeadLetter {
   readonly position: Position
   readonly by: Position
   /** How it failed once more; undefined if it succeeded. */
-  readonly failed: Pick<DeadLetter, "error" | "message" | "attempts"> | undefined
+  readonly failed: Pick<DeadLetter, "error" | "message" | "thrownAt" | "attempts"> | undefined
 }
 /** What a person decided about the live build's dead letter of a record, where the log has no record of the decision. */
 export interface LiveDecision {

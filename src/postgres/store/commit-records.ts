@@ -111,16 +111,17 @@ export const deadPart = (parts: StatementParts, commits: ReadonlyArray<Partition
       ${texts(({ value }) => value)}, ${texts(({ headers }) => jsonb(headers))},
       ${parts.parameter(arrayOf(dead.map(({ eventTime }) => instant(eventTime))))}::float8[], ${texts(({ traceId }) => traceId)},
       ${parts.parameter(arrayOf(dead.map(({ streamTime }) => streamTime ?? null)))}::int8[],
-      ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${parts.parameter(arrayOf(partOf))}::int4[])
-      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, stream_time, envelope, part)`
+      ${texts(({ envelope, value }) => fullEnvelope(envelope, value))}, ${texts(({ thrownAt }) => thrownAt)},
+      ${parts.parameter(arrayOf(partOf))}::int4[])
+      as u(position, status, key, error, message, attempts, value, headers, event_time, trace_id, stream_time, envelope, thrown_at, part)`
   )
   parts.write(
     (
       after
     ) => `insert into millrace.dead_letters (projection, version, topic, partition, position, status, key, error, message,
-      attempts, value, headers, event_time, trace_id, stream_time, envelope)
+      attempts, value, headers, event_time, trace_id, stream_time, envelope, thrown_at)
     select f.projection, f.version, f.topic, f.partition, d.position, d.status, d.key, d.error, d.message, d.attempts, d.value,
-      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.stream_time, d.envelope
+      d.headers::jsonb, to_timestamp(d.event_time / 1000.0), d.trace_id, d.stream_time, d.envelope, d.thrown_at
     from fence f join ${input} d on d.part = f.part${after} on conflict do nothing returning 1`
   )
 }
@@ -139,7 +140,8 @@ export const retriedPart = (parts: StatementParts, commits: ReadonlyArray<Partit
     `select * from unnest(${parts.parameter(arrayOf(retried.map(({ position }) => position)))}::int8[],
       ${parts.parameter(arrayOf(retried.map(({ by }) => by)))}::int8[], ${texts(({ failed }) => failed?.error)},
       ${texts(({ failed }) => failed?.message)}, ${parts.parameter(arrayOf(retried.map(({ failed }) => failed?.attempts ?? 1)))}::int4[],
-      ${parts.parameter(arrayOf(partOf))}::int4[]) as u(position, by, error, message, attempts, part)`
+      ${texts(({ failed }) => failed?.thrownAt)}, ${parts.parameter(arrayOf(partOf))}::int4[])
+      as u(position, by, error, message, attempts, thrown_at, part)`
   )
   parts.write(
     (after) => `update millrace.dead_letters d set status = case when r.error is null then 'retried'
@@ -147,7 +149,7 @@ export const retriedPart = (parts: StatementParts, commits: ReadonlyArray<Partit
         when d.discard_record = 'pending' then 'discarded' else 'parked' end,
       discard_record = case when r.error is not null then d.discard_record end,
       retried_position = r.by, attempts = d.attempts + r.attempts, error = coalesce(r.error, d.error),
-      message = coalesce(r.message, d.message), failed_at = case when r.error is null then d.failed_at else now() end
+      message = coalesce(r.message, d.message), thrown_at = case when r.error is null then d.thrown_at else r.thrown_at end, failed_at = case when r.error is null then d.failed_at else now() end
     from fence f join ${input} r on r.part = f.part${after}
     where (d.projection, d.version, d.topic, d.partition, d.position)
       = (f.projection, f.version, f.topic, f.partition, r.position) returning 1`

@@ -107,6 +107,8 @@ export interface StoredDeadLetter {
   readonly key: string | null
   readonly error: string
   readonly message: string
+  /** The place in the application's code where the error comes from; null if it is not known. */
+  readonly thrown_at: string | null
   readonly attempts: number
   readonly value: string | null
   readonly headers: Readonly<Record<string, string>>
@@ -151,7 +153,7 @@ const ofBuild = (sql: Sql, row: "d" | "c") => {
 }
 const columns = (
   sql: Sql
-) => sql`d.id, d.status, d.projection, d.version, ${ofBuild(sql, "d")}, d.topic, d.partition, d.position, d.key, d.error, d.message,
+) => sql`d.id, d.status, d.projection, d.version, ${ofBuild(sql, "d")}, d.topic, d.partition, d.position, d.key, d.error, d.message, d.thrown_at,
   d.attempts, d.value, d.headers, d.event_time, d.trace_id, d.failed_at, d.retried_position, d.decided_by, d.decided_at, d.envelope`
 const matches = (
   sql: Sql,

@@ -73,6 +73,7 @@ const deadLetter = described(
       partition: integer,
       position: integer,
       key: nullable(text),
+      thrown_at: described(nullable(text), "the place in the application's code where the error comes from"),
       attempts: integer,
       value: { description: "the payload, as text" },
       headers: anyObject,

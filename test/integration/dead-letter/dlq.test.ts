@@ -114,8 +114,18 @@ describe("a dead letter that is retried", () => {
         found.map(({ error }) => error),
         ["TypeError", "Unstorable"]
       )
-      const published = yield* query("outbox", () => engine.sql`select sum(messages)::int8 as n from millrace.outbox`)
-      assert.strictEqual(published[0]!["n"], 6)
+      // where the handler threw; and what the store refuses was thrown nowhere in the application
+      assert.match(
+        found[0]!.thrown_at ?? "",
+        /^(?:Object\.)?handle \(test\/support\/dead-letter-application\.ts:\d+:\d+\)$/
+      )
+      assert.isNull(found[1]!.thrown_at)
+      const published = yield* query(
+        "outbox",
+        () =>
+          engine.sql`select sum(messages)::int8 as n, bool_or(vals like '%application.ts%') as leaks from millrace.outbox`
+      )
+      assert.deepStrictEqual({ ...published[0] }, { n: 6, leaks: false })
     })
   )
   test(

@@ -147,8 +147,10 @@ test("dead letters are grouped by error, root causes first with how many wait be
     error: "RangeError",
     topic: "moves",
     trace_id: "0af7651916cd43dd8448eb211c80319c",
-    status: "parked"
+    status: "parked",
+    thrown_at: expect.stringMatching(/operations\.test\.ts:\d+:\d+\)?$/)
   })
+  expect(one.dead_letter.thrown_at).not.toContain(process.cwd())
   expect(JSON.parse(one.dead_letter.value as string)).toEqual({ type: "moved", id: "m1", user: "bad" })
 })
 
