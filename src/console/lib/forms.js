@@ -230,6 +230,17 @@ const sampleText = ({ schema: { contentEncoding, format, maxLength = 60, minLeng
     : name || "text"
   return text.slice(0, maxLength).padEnd(minLength, "x")
 }
+/** A new id for a field of text, in place of an old one; undefined if none is known that fits. */
+export const freshIdOf = ({ kind, schema: { maxLength = 60, pattern } }, old) => {
+  const counted = old.replace(/\d+$/, (digits) => String(BigInt(digits) + 1n).padStart(digits.length, "0"))
+  return [crypto.randomUUID(), counted].find(
+    (one) =>
+      kind === "text" &&
+      one !== old &&
+      one.length <= maxLength &&
+      (pattern === undefined || new RegExp(pattern, "u").test(one))
+  )
+}
 /** A value that fits, with the fields that have to be there. */
 export const sampleOf = (node, name = "") => {
   const { examples, kind, schema } = node

@@ -1,9 +1,9 @@
 // Aggregates: their streams, the state of one now and after each of its events, and its commands as forms.
-import { useGet, withQuery } from "../lib/api.js"
+import { curlOf, send, useGet, withQuery } from "../lib/api.js"
 import { number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 import { SendCommand } from "../parts/command.js"
 import { pathsOf } from "../parts/difference.js"
 
@@ -56,6 +56,25 @@ const State = ({ base, newest, version }) => {
   <//>`
 }
 
+/** The action that closes a stream. */
+const Archive = ({ aggregate, id, onDone, version }) => {
+  const path = `/v1/operations/aggregates/${aggregate.path}/${encodeURIComponent(id)}/archive`
+  const act = async () => {
+    const { repeated, version: last } = (await send("POST", path)).body
+    return `${aggregate.name} ${id} ${repeated ? "was archived before" : "is archived"}; its last version is ${last}.`
+  }
+  return html`<${Action}
+    label="Archive"
+    danger
+    confirm="archive"
+    describe=${`${aggregate.name} ${id}, now at version ${version}, will take no more events: commands that would append some are refused, in all processes, and so are timers and policies that send them. Its events and its state stay, and are read as before. This cannot be undone.`}
+    command=${`npx millrace aggregate archive ${shellWord(aggregate.name)} ${shellWord(id)}`}
+    request=${curlOf("POST", path)}
+    act=${act}
+    onDone=${onDone}
+  />`
+}
+
 /** How many events a page of the history has. */
 const pageEvents = 100
 const Stream = ({ aggregate, document, id, query }) => {
@@ -80,16 +99,15 @@ const Stream = ({ aggregate, document, id, query }) => {
   return html`${
       closed &&
       html`<div class="note-box" role="status">
-        ${
-          closed === "erased"
-            ? "Erased: personal data of this stream was erased, and it takes no more events. Its personal fields have their redacted values."
-            : "Archived: it takes no more events. What it has stays, and repeated commands still get their answers."
-        }
+        Archived: it takes no more events. What it has stays, and repeated commands still get their answers.
       </div>`
     }
     <div class="columns">
       <section class="card">
-        <h2>State</h2>
+        <div class="row spread">
+          <h2>State ${closed && html`<${Tag} kind="warn">${closed}<//>`}</h2>
+          ${last > 0 && !closed && html`<${Archive} aggregate=${aggregate} id=${id} version=${last} onDone=${() => (newest.reload(), events.reload())} />`}
+        </div>
         ${
           isNew
             ? html`<${Empty} title="No events yet"><p>A command makes the first one.</p><//>`

@@ -9,63 +9,95 @@ import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Table, Tag } from "../parts/common.js"
 import { Findings } from "../parts/findings.js"
 
-const box = { width: 164, height: 46, gap: 16, between: 112 }
-const clipped = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
-const at = ({ column, row }) => ({
-  x: column * (box.width + box.between) + 1,
-  y: row * (box.height + box.gap) + 1
+/** How large boxes are, and how far apart: with more columns narrower and of three lines, so that seven fit into a window of 1280 pixels. */
+const sizeOf = (columns) => {
+  if (columns <= 4) return { width: 164, height: 46, gap: 16, between: 112, pad: 12, lines: 2 }
+  const [width, between] = columns === 5 ? [136, 70] : columns === 6 ? [114, 58] : [104, 42]
+  return { width, height: 61, gap: 14, between, pad: 7, lines: 3 }
+}
+/** About how wide a character is: of a name, of what is below it, and of a line's text. */
+const characters = { name: 6.8, note: 6.3, line: 5.7 }
+const clipped = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
+/** A text over some lines, broken behind its words and the parts of its name; what does not fit is cut off. */
+const wrapped = (text, most, lines) => {
+  const found = [""]
+  for (const part of text.match(/[^\s._/-]*(?:[\s._/-]+|$)/g)) {
+    const line = found.at(-1) + part
+    if (found.at(-1) !== "" && line.trimEnd().length > most && found.length < lines) found.push(part)
+    else found[found.length - 1] = line
+  }
+  return found.map((one) => clipped(one.trimEnd(), most))
+}
+const isCut = (lines) => lines.some((one) => one.endsWith("…"))
+const at = ({ column, row }, { between, gap, height, width }) => ({
+  x: column * (width + between) + 1,
+  y: row * (height + gap) + 1
 })
 
 /** The line of an edge. One that closes a circle goes back below the boxes. */
-const pathOf = (from, to, isBack) => {
-  const [a, b] = [at(from), at(to)]
+const pathOf = (from, to, isBack, box) => {
+  const [a, b] = [at(from, box), at(to, box)]
   const [x1, y1, x2, y2] = [a.x + box.width, a.y + box.height / 2, b.x, b.y + box.height / 2]
   if (!isBack && x2 > x1) {
-    const bend = Math.min(90, Math.max(30, (x2 - x1) / 2))
+    const bend = Math.min(90, (x2 - x1) / 2)
     return `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`
   }
   const low = Math.max(a.y, b.y) + box.height + box.gap / 2
   return `M${x1} ${y1} C${x1 + 40} ${y1} ${x1 + 40} ${low} ${x1 - 20} ${low} L${x2 + 20} ${low} C${x2 - 40} ${low} ${x2 - 40} ${y2} ${x2} ${y2}`
 }
 
-/** How high a label with its second line is. */
-const labelHeight = 30
+/** The lines of text at a line: its rate, and what waits. */
+const labelLines = ({ label, waits }, { between, lines }) => {
+  const most = Math.floor(between / characters.line)
+  const below = !waits ? [] : lines === 2 ? [clipped(waits, most)] : wrapped(waits, most, 3)
+  return { above: label, below }
+}
+/** How high a line of a label is. */
+const lineHeight = 14
 /**
  * Where the label of each line stands: on the line itself, in the gap between the columns at the end where fewer lines meet, and not on another label.
  */
-const labelPlaces = (edges, nodes) => {
+const labelPlaces = (edges, nodes, box) => {
   const count = (end, id) => edges.filter((edge) => edge[end] === id).length
   const taken = []
-  return edges.map(({ from, isBack, label, to, waits }) => {
+  return edges.map((edge) => {
+    const { from, isBack, label, to, waits } = edge
     if (!label && !waits) return undefined
-    const [a, b] = [at(nodes.get(from)), at(nodes.get(to))]
+    const { above, below } = labelLines(edge, box)
+    const height = lineHeight * (1 + Math.max(1, below.length))
+    const [a, b] = [at(nodes.get(from), box), at(nodes.get(to), box)]
     const [x1, y1, x2, y2] = [a.x + box.width, a.y + box.height / 2, b.x, b.y + box.height / 2]
     const isNearStart = isBack || x2 <= x1 || count("to", to) >= count("from", from)
     const x = isNearStart ? x1 + box.between / 2 : x2 - box.between / 2
     let y = y1
     if (!isBack && x2 - x1 <= box.between) y = (y1 + y2) / 2
     else if (!isNearStart) y = y2
-    while (taken.some((one) => Math.abs(one.x - x) < box.between && Math.abs(one.y - y) < labelHeight)) y += 4
-    taken.push({ x, y })
-    return { x, y }
+    const isTaken = (one) => Math.abs(one.x - x) < box.between && y < one.y + one.height && one.y < y + height
+    while (taken.some(isTaken)) y += 4
+    taken.push({ x, y, height })
+    return { x, y, above, below }
   })
 }
-const Line = ({ edge: { from, isBack, kind, state, to }, isActive, nodes }) => {
+const Line = ({ box, edge: { from, isBack, kind, state, to }, isActive, nodes }) => {
   const [a, b] = [nodes.get(from), nodes.get(to)]
   return html`<g class=${`edge ${kind.replaceAll(" ", "-")} ${state ?? ""} ${isActive ? "active" : ""}`}>
-    <path d=${pathOf(a, b, isBack)} marker-end="url(#arrow)" />
+    <path d=${pathOf(a, b, isBack, box)} marker-end="url(#arrow)" />
   </g>`
 }
 /** What is at a line: its rate above it, and what waits below it. */
-const LineLabel = ({ edge: { label, waits }, place: { x, y } }) =>
+const LineLabel = ({ place: { above, below, x, y } }) =>
   html`<g class="edge">
-    ${label && html`<text class="quiet" x=${x} y=${y - 4} text-anchor="middle">${label}</text>`}
-    ${waits && html`<text class="quiet" x=${x} y=${y + 13} text-anchor="middle">${clipped(waits, 17)}</text>`}
+    ${above && html`<text class="quiet" x=${x} y=${y - 4} text-anchor="middle">${above}</text>`}
+    ${below.map((text, i) => html`<text key=${i} class="quiet" x=${x} y=${y + 13 + i * lineHeight} text-anchor="middle">${text}</text>`)}
   </g>`
-const Box = ({ node, onActive }) => {
+const Box = ({ box, node, onActive }) => {
   const { href, id, isFollower, kind, label, note, reason, state } = node
-  const { x, y } = at(node)
-  const [name, more] = [clipped(label, 21), clipped(note, 24)]
+  const { x, y } = at(node, box)
+  const most = (kind) => Math.floor((box.width - 2 * box.pad) / characters[kind])
+  const names = wrapped(label, most("name"), box.lines - 1)
+  const notes = wrapped(note, most("note"), box.lines - names.length)
+  const [name, more] = [isCut(names) ? names.join(" ") : label, isCut(notes) ? notes.join(" ") : note]
+  const leading = box.lines === 2 ? 17 : 15
   const set = () => onActive(id)
   const unset = () => onActive(undefined)
   // what is seen, then what is cut off or not seen
@@ -85,8 +117,12 @@ const Box = ({ node, onActive }) => {
     onMouseLeave=${unset}
   >
     <rect x=${x} y=${y} width=${box.width} height=${box.height} rx="6" />
-    <text x=${x + 12} y=${y + 19}>${name}</text>${" "}
-    <text class="quiet" x=${x + 12} y=${y + 36}>${more}</text>
+    ${[...names, ...notes].map(
+      (text, i) =>
+        html`<text key=${i} class=${i < names.length ? "" : "quiet"} x=${x + box.pad} y=${y + 19 + i * leading}>
+            ${text}</text
+          >${" "}`
+    )}
   </a>`
 }
 /** The whole text of the part below the pointer, or that has the focus. */
@@ -110,7 +146,8 @@ const Graph = ({ edges, nodes }) => {
   const lines = layout.edges.map((edge) =>
     Object.assign({}, edge, numbers.get(`${edge.from}\n${edge.to}\n${edge.kind}`))
   )
-  const places = labelPlaces(lines, byId)
+  const box = sizeOf(layout.columns)
+  const places = labelPlaces(lines, byId, box)
   // a line that closes a circle bends around the boxes at both ends, which may be at an edge of the picture
   const back = lines.filter(({ isBack }) => isBack)
   const left = back.some(({ to }) => byId.get(to).column === 0) ? 44 : 0
@@ -120,6 +157,7 @@ const Graph = ({ edges, nodes }) => {
   return html`<div class="graph" tabindex="0" role="group" aria-label="Pipeline as a graph; the list has the same">
       <svg
         style=${{ minWidth: `${Math.round(width * 0.82)}px` }}
+        class=${box.lines === 3 ? "dense" : ""}
         width=${width}
         height=${height}
         viewBox=${`${-left} 0 ${width} ${height}`}
@@ -133,13 +171,14 @@ const Graph = ({ edges, nodes }) => {
           (edge) =>
             html`<${Line}
               key=${`${edge.from} ${edge.to} ${edge.kind}`}
+              box=${box}
               edge=${edge}
               nodes=${byId}
               isActive=${active === edge.from || active === edge.to}
             />`
         )}
-        ${lines.map((edge, i) => places[i] && html`<${LineLabel} key=${`${edge.from} ${edge.to} ${edge.kind}`} edge=${edge} place=${places[i]} />`)}
-        ${shown.map((node) => html`<${Box} key=${node.id} node=${node} onActive=${setActive} />`)}
+        ${lines.map((edge, i) => places[i] && html`<${LineLabel} key=${`${edge.from} ${edge.to} ${edge.kind}`} place=${places[i]} />`)}
+        ${shown.map((node) => html`<${Box} key=${node.id} box=${box} node=${node} onActive=${setActive} />`)}
       </svg>
     </div>
     <${About} node=${byId.get(active)} />`

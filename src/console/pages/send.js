@@ -5,6 +5,7 @@ import { html, useState } from "../lib/html.js"
 import { parseJson } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
 import { Command, Empty, Field, Loaded, Problem, Table, Tag } from "../parts/common.js"
+import { freshIdOf } from "../lib/forms.js"
 import { Form, useForm } from "../parts/form.js"
 
 /** What can be sent: the alternatives of the body's schema, by their titles. */
@@ -44,6 +45,33 @@ const commandsOf = (path, body, type) =>
       label="request"
       text=${curlOf("POST", path, { body, ...(type && { headers: { "content-type": type } }) })}
     />`
+
+/** Where an event is that was sent, and a button that gives the form another id. */
+const Sent = ({ form, result }) => {
+  const { event_id: id, partition, position, topic } = result
+  const [given, setGiven] = useState()
+  // the field that has the event's id, if it is a text of the event itself
+  const value = id === undefined || form.body === undefined ? undefined : parseJson(form.body)
+  const field = value && form.node.fields?.find(({ name }) => value[name] === (given ?? id))
+  const fresh = field && freshIdOf(field, value[field.name])
+  const renew = () => {
+    form.fill(Object.assign({}, value, { [field.name]: fresh }))
+    setGiven(fresh)
+  }
+  return html`<p role="status" class="note-box ok">
+      ${`The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}. `}<a
+        href=${recordLink(result)}
+        >See it</a
+      >${id !== undefined && " An event with this id again would be in the log twice; a projection with dedupe ignores the second."}
+    </p>
+    ${
+      fresh &&
+      html`<div class="row">
+        <button type="button" onClick=${renew}>New id</button>
+        <span class="quiet" role="status">${given && `The next one has the id ${given}.`}</span>
+      </div>`
+    }`
+}
 
 const OneEvent = ({ document, initial, onSent, shape }) => {
   const form = useForm(shape, [shape, document])
@@ -88,20 +116,11 @@ const OneEvent = ({ document, initial, onSent, shape }) => {
       setState({ error })
     }
   }
-  const { event_id: id, partition, position, topic } = state.result ?? {}
   return html`<form class="card" onSubmit=${submit} novalidate>
     <${Form} form=${form} />
     <div class="row"><button class="primary" disabled=${state.isSending}>Send</button></div>
     <${Problem} error=${state.error} />
-    ${
-      state.result &&
-      html`<p role="status" class="note-box ok">
-        ${`The log has it: ${topic}, partition ${partition}, position ${position}${id === undefined ? "" : `, id ${id}`}. `}<a
-          href=${recordLink(state.result)}
-          >See it</a
-        >${id !== undefined && " An event with this id again would be in the log twice; a projection with dedupe ignores the second."}
-      </p>`
-    }
+    ${state.result && html`<${Sent} key=${state.result.position} form=${form} result=${state.result} />`}
     ${form.body !== undefined && commandsOf(path, form.body)}
   </form>`
 }

@@ -54,7 +54,9 @@ const Requests = ({ path, raw, record, topic }) => {
   const { key, partition, position, value } = record
   const body = value === null ? JSON.stringify({ key, value }) : raw
   const posts = withQuery("/v1/events", { topic: topic.name })
+  const tail = `npx millrace tail ${shellWord(topic.name)} --partition ${partition} --from ${partition}:${position}`
   return html`<p class="quiet">Fetch it:</p>
+    <${Command} text=${`${tail} --max 1 --json`} />
     <${Command} label="request" text=${curlOf("GET", path)} />
     ${
       topic.written_by.length === 0
@@ -68,10 +70,8 @@ const Requests = ({ path, raw, record, topic }) => {
             }
           </p>`
     }
-    <p class="quiet">Follow its key from here:</p>
-    <${Command}
-      text=${`npx millrace tail ${shellWord(topic.name)} --from ${partition}:${position}${key === null ? "" : ` --key ${shellWord(key)}`}`}
-    />`
+    <p class="quiet">${key === null ? "Follow its partition from here:" : "Follow its key from here:"}</p>
+    <${Command} text=${`${tail}${key === null ? "" : ` --key ${shellWord(key)}`}`} />`
 }
 
 /** The record with its raw value; rejects with an `ApiError` if there is none at the position. */

@@ -152,6 +152,9 @@ suite("the console's actions", () => {
     await show(`dead-letters/${ids[0]}`)
     await page.getByText("cannot price broken for <img src=x", { exact: false }).first().waitFor()
     expect(await page.locator("main img").count()).toBe(0)
+    // where the handler threw, in the application's own code
+    expect(await page.getByText(/^Thrown at/).innerText()).toMatch(/^Thrown at (?:.+ \()?[^()/]\S+\.ts:\d+:\d+\)?$/)
+    expect(await runShown((await shownCommand(page.locator("main")))!)).toMatch(/^thrown_at: +\S.*\.ts:\d+:\d+/m)
     await press("Discard")
     await dialog().getByText("It is about 1 dead letter that is open").waitFor()
     const command = (await dialog().locator(".command code").first().textContent())!
@@ -296,6 +299,27 @@ suite("the console's actions", () => {
     await page.getByRole("link", { name: "b-1" }).waitFor()
   })
 
+  test("a stream is archived after it was said what that does, and takes no more commands; its command says that it was archived before", async () => {
+    await show("aggregates/basket/b-1")
+    await page.getByText("Now, at version 2").waitFor()
+    await press("Archive")
+    await dialog().getByText("basket b-1, now at version 2, will take no more events").waitFor()
+    const command = (await dialog().locator(".command code").first().textContent())!
+    expect(await shownCommand(dialog())).toMatch(/^curl -X POST \S+\/aggregates\/basket\/b-1\/archive$/)
+    const archive = dialog().locator("footer").getByRole("button", { name: "Archive" })
+    expect(await archive.isDisabled()).toBe(true)
+    await dialog().locator("[name=confirm]").fill("archive")
+    await archive.click()
+    await dialog().getByText("basket b-1 is archived; its last version is 2.").waitFor()
+    await close()
+    await page.getByText("Archived: it takes no more events.", { exact: false }).waitFor()
+    await page.locator("main h2 .tag", { hasText: "archived" }).waitFor()
+    expect(await page.getByRole("button", { name: "Archive" }).count()).toBe(0)
+    expect(await page.getByRole("button", { name: "Send", exact: true }).isDisabled()).toBe(true)
+    expect(await call("/v1/aggregates/basket/b-1/events")).toMatchObject({ version: 2, closed: "archived" })
+    expect(await runShown(command)).toContain("archived before")
+  })
+
   test("events are sent by a form of nested fields, as JSON and many at once, and each refusal names its field", async () => {
     await show("send?type=ordered")
     await press("Fill in a sample")
@@ -325,6 +349,22 @@ suite("the console's actions", () => {
     )
     expect(JSON.parse(again)).toMatchObject({ accepted: 1 })
     await page.locator("summary", { hasText: "Sent from this tab" }).waitFor()
+    // the next one has an id of its own, and is no duplicate
+    await press("New id")
+    const fresh = await field("id").inputValue()
+    expect(fresh).toMatch(/^[\da-f-]{36}$/)
+    await page.getByText(`The next one has the id ${fresh}.`).waitFor()
+    await press("Send")
+    await page.getByText(`id ${fresh}. See it`, { exact: false }).waitFor()
+    await expect.poll(() => rowOf(fresh), { timeout: 15_000 }).toMatchObject({ customer: "sam", cents: "12" })
+    // its record is printed by the command that the page shows of it
+    await page.getByRole("link", { name: "See it" }).click()
+    const tail = dialog().locator(".command code", { hasText: "millrace tail" }).first()
+    expect(JSON.parse(await runShown((await tail.textContent())!))).toMatchObject({
+      topic: "shop.orders",
+      value: { id: fresh, customer: "sam" }
+    })
+    await page.keyboard.press("Escape")
     await show("send?many=1")
     await field("lines").fill(
       `${JSON.stringify(order("s-2", "sue"))}\n\n{"type":"ordered","id":"s-3"}\n${JSON.stringify(order("s-4", "sue"))}`

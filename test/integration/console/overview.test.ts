@@ -111,6 +111,13 @@ suite("the overview and what is beside it", () => {
     await page.locator(".graph .edge.active").first().waitFor({ state: "attached" })
     for (const kind of ["reads", "looks-up", "sends-commands-to", "publishes", "writes", "is-published-by"])
       expect(await page.locator(`.graph .edge.${kind}`).count(), kind).toBeGreaterThan(0)
+    // the graph fits into a window of 1280 pixels, with texts as large as elsewhere
+    const [overflow, text] = await page.locator(".graph").evaluate((graph) => {
+      const box = graph.querySelector(".box text")!.getBoundingClientRect()
+      return [graph.scrollWidth - graph.clientWidth, box.height]
+    })
+    expect(overflow).toBe(0)
+    expect(text).toBeGreaterThan(11)
     await page.getByRole("button", { name: "List" }).click()
     const row = page.getByRole("row", { name: /features\.entity\.v1/ }).first()
     expect(await row.innerText()).toContain("looks up")

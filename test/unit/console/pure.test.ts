@@ -11,7 +11,7 @@ const { linesOf, stateOf } = await load("spans.js")
 const { bodyOf, commandOf, filterOf } = await load("dead-letters.js")
 const { isNested, isNumeric, parseJson } = await load("json.js")
 const { fileOf } = await load("rows.js")
-const { nodeOf, valueOf } = await load("forms.js")
+const { freshIdOf, nodeOf, valueOf } = await load("forms.js")
 
 const nothing = { topics: [], aggregates: [], projections: [], views: [] }
 test("the sentence names what is declared, shortens long lists, and says what is seen", () => {
@@ -135,4 +135,13 @@ test("a number that JavaScript cannot hold keeps its digits, and an object with 
   const number = nodeOf({ type: "number" }, [])
   expect(String(valueOf(number, { "": "12345678901234567890" }).value)).toBe("12345678901234567890")
   expect(valueOf(number, { "": '{"text":1}' }).errors).toEqual([{ at: "", message: '{"text":1} is no number' }])
+})
+
+test("a new id fits the schema of its field: a UUID, or else the next number at its end", () => {
+  const fresh = (schema: object, old: string) => freshIdOf(nodeOf({ type: "string", ...schema }, []), old)
+  expect(fresh({}, "s-1")).toMatch(/^[\da-f-]{36}$/)
+  expect(fresh({ pattern: "^p-\\d{3}$" }, "p-099")).toBe("p-100")
+  expect(fresh({ maxLength: 10 }, "s-9")).toBe("s-10")
+  expect(fresh({ pattern: "^[a-z]+$" }, "abc")).toBeUndefined()
+  expect(freshIdOf(nodeOf({ type: "integer" }, []), "7")).toBeUndefined()
 })
