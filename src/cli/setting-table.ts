@@ -298,7 +298,7 @@ export const settingTable: ReadonlyArray<SettingEntry> = [
     "kafka.fetchBytes",
     "integer",
     "bytes of fetched records that a process holds at most",
-    { default: "67108864" }
+    { default: "134217728" }
   ),
   one(
     "Pulsar",

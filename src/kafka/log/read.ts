@@ -23,7 +23,7 @@ import {
 } from "../protocol/protocol.ts"
 import { attempt } from "./failures.ts"
 import { fetchBatch, type FetchedBatch, type FetchSource, rangeError, topicWith } from "./fetch.ts"
-import { type BudgetShare, type ReadBudget, sizeOf } from "./read-budget.ts"
+import { type BudgetShare, leastBytes, type ReadBudget, sizeOf } from "./read-budget.ts"
 
 /** How long a broker may wait before it answers a fetch of a partition that has nothing new. */
 const waitMs = 1_000
@@ -95,6 +95,8 @@ class Follower {
   private size = 0
   /** Characters in memory for each byte on the network, in the last fetch. At first a value that compressed JSON rarely exceeds. */
   private ratio = 8
+  /** Whether nothing was fetched yet. */
+  private isFirst = true
   /** Whether the last fetch reached the partition's end. */
   private isIdle = false
   private closed = false
@@ -108,6 +110,11 @@ class Follower {
     this.share = budget.join()
   }
 
+  /** How much of what the next batch may have there is room for, in the bytes that are counted. */
+  private room(): number {
+    // the first batch is small, so that the first rows come soon, and shows what a byte of the network is in memory
+    return this.share.room(Math.ceil(this.source.maxBytes() * (this.isFirst ? 1 : this.ratio)))
+  }
   private drop() {
     if (this.broker !== undefined) this.client.drop(this.broker)
     this.broker = undefined
@@ -132,7 +139,9 @@ class Follower {
   /** Fetches once, no more than the budget has room for. Undefined if nothing came. */
   private async within(position: Position): Promise<CountedBatch | OutOfRange | undefined> {
     const { share, source } = this
-    const most = Math.min(source.maxBytes(), Math.floor(share.fair() / this.ratio))
+    // no room: nothing came, and it tries again ahead of the batch that is being handled
+    const room = this.room() || leastBytes
+    const most = Math.min(source.maxBytes(), Math.max(1, Math.floor(room / this.ratio)))
     const maxBytes = this.isIdle ? Math.min(most, idleBytes) : most
     const asked = Math.min(Math.ceil(maxBytes * this.ratio), this.budget.total)
     await share.take(asked)
@@ -142,7 +151,10 @@ class Follower {
       if (result instanceof OutOfRange) return result
       const { batch, wireBytes } = result
       for (const record of batch.records) size += sizeOf(record)
-      if (size > 0 && wireBytes > 0) this.ratio = Math.max(1, size / wireBytes)
+      if (size > 0 && wireBytes > 0) {
+        this.ratio = Math.max(1, size / wireBytes)
+        this.isFirst = false
+      }
       this.isIdle = batch.next >= batch.end
       return batch.next > position ? { batch, size } : undefined
     } finally {
@@ -175,7 +187,7 @@ class Follower {
     const [first, rest] = splitBatch(this.rest, this.source.maxBytes())
     this.rest = rest
     // not at the end: a fetch now would return little, and records that arrive meanwhile would wait for the next one
-    if (rest === undefined && !this.isIdle) this.ahead()
+    if (rest === undefined && !this.isIdle && this.room() > 0) this.ahead()
     return first
   }
   private ahead() {
