@@ -62,21 +62,31 @@ export class StatementParts {
     return `$${this.parameters.push(value)}`
   }
   /**
-   * Rows of parameters, by column name and type, to select from. In a statement of one commit they are written out; in one of several they
-   * are sent as arrays, so that the text, and with it the prepared statement, does not depend on their number.
+   * A few rows of parameters, by column name and type, to select from. In a statement of one commit they are written out; in one of several they
+   * are sent as arrays, as `manyRows` are.
    */
   rows(
     columns: ReadonlyArray<readonly [name: string, type: string]>,
     rows: ReadonlyArray<ReadonlyArray<Parameter>>,
     alias: string
   ): string {
+    if (this.several) return this.manyRows(columns, rows, alias)
     const names = columns.map(([name]) => name).join(", ")
-    if (!this.several) {
-      const values = rows.map(
-        (row) => `(${row.map((value, i) => `${this.parameter(value)}::${columns[i]![1]}`).join(", ")})`
-      )
-      return `(values ${values.join(", ")}) as ${alias}(${names})`
-    }
+    const values = rows.map(
+      (row) => `(${row.map((value, i) => `${this.parameter(value)}::${columns[i]![1]}`).join(", ")})`
+    )
+    return `(values ${values.join(", ")}) as ${alias}(${names})`
+  }
+  /**
+   * Rows of parameters, sent as one array for each column: the text, and with it the prepared statement, does not depend on their number, and a
+   * statement may have 65,534 parameters only.
+   */
+  manyRows(
+    columns: ReadonlyArray<readonly [name: string, type: string]>,
+    rows: ReadonlyArray<ReadonlyArray<Parameter>>,
+    alias: string
+  ): string {
+    const names = columns.map(([name]) => name).join(", ")
     const arrays = columns.map(
       ([, type], i) => `${this.parameter(arrayOf(rows.map((row) => textOf(row[i]!))))}::${type}[]`
     )

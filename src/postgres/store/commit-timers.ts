@@ -71,7 +71,7 @@ const written = columns
 /** Inserts commands. A follower's commit has none: the fence would refuse them. */
 const insert = (parts: StatementParts, rows: ReadonlyArray<ReadonlyArray<Parameter>>, onConflict: string) => {
   if (rows.length === 0) return
-  const input = parts.input(`select * from ${parts.rows(columns, rows, "u")}`)
+  const input = parts.input(`select * from ${parts.manyRows(columns, rows, "u")}`)
   parts.write(
     (after) => `insert into millrace.timer as t (projection, topic, partition, ${written.join(", ")}, due, next_try)
     select f.projection, f.topic, f.partition, ${written.map((name) => `c.${name}`).join(", ")},
@@ -94,7 +94,7 @@ export const timerParts = (parts: StatementParts, commits: ReadonlyArray<Partiti
   )
   if (slots.length > 0)
     parts.write(
-      (after) => `select t.timer_id from fence f join ${parts.rows(slotColumns, slots, "s")} on s.part = f.part
+      (after) => `select t.timer_id from fence f join ${parts.manyRows(slotColumns, slots, "s")} on s.part = f.part
     join millrace.timer t on t.slot = s.slot${after} where f.mode = 'live' order by t.slot for update of t`
     )
   const cancelled = commits.flatMap(({ changes: { commands = none }, claim }, part) =>
@@ -103,7 +103,7 @@ export const timerParts = (parts: StatementParts, commits: ReadonlyArray<Partiti
   if (cancelled.length > 0)
     parts.write(
       (after) => `delete from millrace.timer t using (select s.slot from fence f
-      join ${parts.rows(slotColumns, cancelled, "s")} on s.part = f.part${after} where f.mode = 'live') c
+      join ${parts.manyRows(slotColumns, cancelled, "s")} on s.part = f.part${after} where f.mode = 'live') c
     where t.slot = c.slot returning 1`
     )
   insert(
