@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { openDatabase } from "../src/system/database.ts"
+import { recording, stagesOf, textOf } from "./stages.ts"
 import { serverCpuSeconds } from "./system.ts"
 import { eventOf } from "./workload.ts"
 
@@ -15,7 +16,8 @@ const { values } = parseArgs({
   options: {
     rate: { type: "string", default: "500" },
     seconds: { type: "string", default: "20" },
-    warmup: { type: "string", default: "5" }
+    warmup: { type: "string", default: "5" },
+    stages: { type: "boolean", default: false }
   }
 })
 const rate = Number(values.rate)
@@ -23,9 +25,15 @@ const seconds = Number(values.seconds)
 const warmup = Number(values.warmup)
 
 const directory = mkdtempSync(join(tmpdir(), "millrace-latency-"))
-const child = spawn("node", ["bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"], {
-  stdio: ["ignore", "pipe", "inherit"]
-})
+const recorded = join(directory, "stages")
+const child = spawn(
+  process.execPath,
+  [...(values.stages ? [recording] : []), "bin/millrace.mjs", "start", "--data", directory, "--port", "0", "--json"],
+  {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, STAGES_FILE: recorded }
+  }
+)
 // whatever goes wrong here, it does not live on
 process.once("exit", () => child.kill())
 const { url } = await new Promise<{ readonly url: string }>((resolve, reject) => {
@@ -35,6 +43,7 @@ const { url } = await new Promise<{ readonly url: string }>((resolve, reject) =>
 const scope = Scope.makeUnsafe()
 const { sql } = await Effect.runPromise(openDatabase(directory, "join", { max: 1 }).pipe(Scope.provide(scope)))
 
+const dueOf = new Map<string, number>()
 const accepted = new Map<string, number>()
 const inSql = new Map<string, number>()
 const onStream = new Map<string, number>()
@@ -101,6 +110,7 @@ for (let i = 0; i < total; i++) {
     send(body).then((at) => {
       if (i % 5 !== 0 || i < warmup * rate) return undefined
       accepted.set(id, at)
+      dueOf.set(id, due)
       return open.add(id)
     })
   )
@@ -108,7 +118,8 @@ for (let i = 0; i < total; i++) {
 await Promise.all(pending)
 stopped.abort()
 await polled
-await new Promise((resolve) => setTimeout(resolve, 500))
+// the recorder of stages writes once a second
+await new Promise((resolve) => setTimeout(resolve, values.stages ? 2_000 : 500))
 stop.abort()
 await following
 const quantiles = (seen: ReadonlyMap<string, number>) => {
@@ -122,9 +133,16 @@ const quantiles = (seen: ReadonlyMap<string, number>) => {
     missing: waits.filter((wait) => wait === Infinity).length
   }
 }
+/** Of those that were seen; from when they were due, not from when they were accepted. */
+const stages = () => {
+  const seen = [...inSql].map(
+    ([id, at]) => [id, { due: dueOf.get(id)! + performance.timeOrigin, seen: at + performance.timeOrigin }] as const
+  )
+  return stagesOf(new Map(seen), textOf(recorded))
+}
 const server = await serverCpuSeconds(sql)
 process.stdout.write(
-  `${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream) })}\n`
+  `${JSON.stringify({ rate, serverMicrosPerEvent: Math.round((server / total) * 1e6), alerts: accepted.size, sqlMs: quantiles(inSql), streamMs: quantiles(onStream), ...(values.stages && { stages: stages() }) })}\n`
 )
 await Effect.runPromise(Scope.close(scope, Exit.void))
 child.kill("SIGTERM")

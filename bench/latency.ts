@@ -1,9 +1,12 @@
 // Measures latency from produce to visible in SQL, beside the peer: events are due at a fixed rate whatever happens, and every alert of the
 // measured time counts from when its event was due until a query first sees it. Both in turn, on one Kafka and PostgreSQL.
+import { rmSync } from "node:fs"
+import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { busyWarning, threadsOf } from "./machine.ts"
 import { inTurn, median } from "./rounds.ts"
 import { chosenSides, type Figures, measure, number, shapeOf, type Stack, verify, withStack } from "./side.ts"
+import { recording, seenAlerts, stagesOf, textOf } from "./stages.ts"
 
 const { values } = parseArgs({
   options: {
@@ -15,10 +18,11 @@ const { values } = parseArgs({
     only: { type: "string" },
     processes: { type: "string", default: "projections,relay" },
     profile: { type: "string" },
+    stages: { type: "boolean", default: false },
     json: { type: "boolean", default: false }
   }
 })
-const shape = shapeOf(values.processes, values.profile)
+const shape = shapeOf(values.processes, values.profile, values.stages ? recording : "")
 const events = Number(values.rate) * (Number(values.seconds) + Number(values.warmup))
 
 const latencyOf = (figures: Figures, verified: boolean) => {
@@ -55,9 +59,18 @@ const workload = [
 const compare = async (stack: Stack) => {
   const chosen = chosenSides(values.only)
   const { figures, runs } = await inTurn(chosen, Number(values.runs), async (side) => {
-    const found = await measure(stack, side, "latency", shape, flags)
+    const alerts = join(stack.directory, "alerts")
+    const recorded = join(stack.directory, "stages")
+    rmSync(recorded, { force: true })
+    const noting = { ...stack, environment: { ...stack.environment, STAGES_FILE: recorded } }
+    const found = await measure(noting, side, "latency", shape, [
+      ...flags,
+      ...(values.stages ? ["--alerts", alerts] : [])
+    ])
     // only SQL: all rows were waited for, but not the last records of the output topics
-    return latencyOf(found, await verify(stack, [...workload, "--sql-only"]))
+    const run = latencyOf(found, await verify(stack, [...workload, "--sql-only"]))
+    if (!values.stages || side === "peer") return run
+    return { ...run, stages: stagesOf(seenAlerts(textOf(alerts)), textOf(recorded)) }
   })
   const p99 = (all: ReadonlyArray<{ readonly p99: number }>) => median(all.map((run) => run.p99))
   return {

@@ -86,6 +86,8 @@ export class PartitionProcessor<E, R> {
   private readonly failed: FailedEvents
   private readonly chain: ChainPosition
   private readonly turns: FollowerTurns | undefined
+  /** When the last commit was sent, by `performance.now()`. */
+  sentAt = 0
 
   constructor(options: ProcessorOptions<E, R>) {
     const { claim, links = unlinked, lookupTables, partitions, projection, source, store } = options
@@ -235,6 +237,7 @@ export class PartitionProcessor<E, R> {
     return streamTimeOfRetry(request.streamTime, time.current, record, eventTime)
   }
   private send(changes: Changes) {
+    this.sentAt = performance.now()
     const commit = this.store.commit(this.projection, this.claim, changes)
     return this.turns === undefined ? commit : this.turns.commit(commit)
   }
@@ -358,7 +361,9 @@ export class PartitionProcessor<E, R> {
         failed.succeed(record, true)
         continue
       }
-      const origin = this.originOf(record, { time, streamTime, reached: batch.time.current, tenant, erased })
+      const traceparent = this.decoder.traceOf(record.traceparent)
+      const of = { time, streamTime, reached: batch.time.current, tenant, erased }
+      const origin = originOf(record, of, { topic: this.source.name, traceparent })
       const from = log.length
       const parked = failed.behindParked(record)
       const called = parked === undefined ? handler.call(event, origin, lookedUp[at]) : { error: parked, attempts: 0 }
@@ -408,10 +413,6 @@ export class PartitionProcessor<E, R> {
     if (ranges.length === 0) return
     this.seen.load(ranges, yield* this.store.seenIds(this.claim, ranges))
   })
-
-  private originOf(record: LogRecord, of: Parameters<typeof originOf>[1]): Origin {
-    return originOf(record, of, { topic: this.source.name, traceparent: this.decoder.traceOf(record.traceparent) })
-  }
 
   /** Folds what an event's handler asked for. An event that failed, or whose changes are refused, fails; `Stopped` if that stops the partition. */
   private apply(batch: BatchState, handled: HandledEvent, read: ReadRow): Stopped | undefined {

@@ -10,6 +10,7 @@ import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import { describeError } from "../dead-letter/event-failure.ts"
 import { fingerprintOf, Log, type Assignment, type LogRecord, type ReadOptions, startOver } from "../log/log.ts"
+import { type CommitStages, commitStages } from "../log/stages.ts"
 import type { Projection } from "../model/projection.ts"
 import { type Chains, noChains } from "../model/chains.ts"
 import type { Topic } from "../model/topic.ts"
@@ -262,7 +263,13 @@ const claimAndProcess = Effect.fnUntraced(function* <E, R>(
     attempts.isProcessing = false
     if (attempts.halt !== undefined) yield* Effect.logInfo(`${projection.name} ${topic}/${partition} continues`)
     Object.assign(attempts, { failures: 0, halt: undefined, reasonOf: undefined })
-    yield* measure(part, performance.now() - taken)
+    const committed = performance.now()
+    if (commitStages.hasSubscribers) {
+      const { records } = part
+      const of = { topic, partition, projection: projection.name, records }
+      commitStages.publish({ ...of, taken, handled: processor.sentAt, committed } satisfies CommitStages)
+    }
+    yield* measure(part, committed - taken)
   })
   // once it is live, it is claimed again
   const follower = claim.mode === "follower" ? new Follower(store, claim) : undefined

@@ -1,6 +1,7 @@
 // Fetches records of one partition once, as a batch of the log, and finds out which positions the partition has.
 import { type Batch, OutOfRange, type Position } from "../../log/log.ts"
 import { partitionProblem } from "../../log/rules.ts"
+import { tellRead } from "../../log/stages.ts"
 import { type Broker, type Client, fetch, offsets, type TopicPartition } from "../protocol/protocol.ts"
 import { decodeRecords } from "./records.ts"
 
@@ -43,7 +44,10 @@ export const fetchBatch = async (
   if (!(Number.isSafeInteger(position) && position >= 0)) return rangeError(client, source, position)
   const answer = await fetch(client, broker, { ...source, position, waitMs })
   if (answer === undefined) return rangeError(client, source, position)
+  const came = performance.now()
   const { aborted, bytes, stable } = answer
   const { next, records } = decodeRecords(bytes, source.partition, position, aborted)
-  return { batch: { records, next, end: Math.max(stable, next) }, wireBytes: bytes.length }
+  const batch = { records, next, end: Math.max(stable, next) }
+  tellRead(source.topic, source.partition, position, batch, came)
+  return { batch, wireBytes: bytes.length }
 }

@@ -12,6 +12,7 @@ import {
   UnknownTopic
 } from "../../log/log.ts"
 import { splitBatch } from "../../log/rules.ts"
+import { tellRead } from "../../log/stages.ts"
 import { type BatchRow, unpack } from "./batch-codec.ts"
 import { logQuery } from "./errors.ts"
 import type { LogListeners } from "./listeners.ts"
@@ -129,6 +130,7 @@ export class TailReader {
 
 /** Decodes the rows of a read from a position on. The batch may exceed `maxBytes` by the last row; split it then. */
 const decoded = ({ partition, topic }: ReadSource, position: Position, rows: ReadonlyArray<FoundRow>) => {
+  const came = performance.now()
   const head = rows[0]
   if (head === undefined)
     return new UnknownTopic({ topic, reason: `the topic was deleted, or has no partition ${partition}` })
@@ -158,7 +160,9 @@ const decoded = ({ partition, topic }: ReadSource, position: Position, rows: Rea
     next = unpacked.next
     bytes += row.bytes
   }
-  return { batch: { records, next, end } satisfies Batch, bytes }
+  const batch: Batch = { records, next, end }
+  tellRead(topic, partition, position, batch, came)
+  return { batch, bytes }
 }
 const fetched = (source: ReadSource, position: Position, rows: () => PromiseLike<ReadonlyArray<FoundRow>>) =>
   logQuery("read", source.topic, rows).pipe(

@@ -60,7 +60,7 @@ public final class Main {
                 Measure.throughput(f, new Workload(f), f.text("app", null), f.text("log", null));
             }
             case "latency" -> {
-                Flags f = new Flags(args, 1, with("app", "log", "prepared", "rate", "warmup-s", "measure-s", "poll-ms", "timeout-s", "input-compression"));
+                Flags f = new Flags(args, 1, with("app", "log", "prepared", "rate", "warmup-s", "measure-s", "poll-ms", "timeout-s", "input-compression", "alerts"));
                 Measure.latency(f, f.text("app", null), f.text("log", null));
             }
             case "recovery" -> {

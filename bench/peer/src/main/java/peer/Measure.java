@@ -9,6 +9,7 @@ import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.Statement;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
@@ -256,6 +257,10 @@ final class Measure {
         Map<String, Long> open = new ConcurrentHashMap<>();
         double[] late = {0};
         List<Double> seen = new ArrayList<>();
+        // for --alerts: the clock that other processes have, in milliseconds, at a time of this one's
+        Instant instant = Instant.now();
+        double epoch = instant.getEpochSecond() * 1e3 + instant.getNano() / 1e6 - System.nanoTime() / 1e6;
+        StringBuilder alerts = new StringBuilder();
         try (KafkaProducer<byte[], byte[]> p = Generator.producer(f, true);
                 Connection c = DriverManager.getConnection(App.pg(f));
                 Statement s = c.createStatement();
@@ -300,7 +305,9 @@ final class Measure {
                         long now = System.nanoTime(); // the answer is here: an upper bound
                         for (String id : found) {
                             long due = open.remove(id);
-                            if (Long.parseLong(id.substring(2)) > skip) seen.add((now - due) / 1e6);
+                            if (Long.parseLong(id.substring(2)) <= skip) continue;
+                            seen.add((now - due) / 1e6);
+                            alerts.append(String.format(Locale.ROOT, "%s %.3f %.3f%n", id, epoch + due / 1e6, epoch + now / 1e6));
                         }
                         polls++;
                     }
@@ -320,6 +327,7 @@ final class Measure {
                 print("latency_ms_mean", Arrays.stream(ms).average().orElse(Double.NaN));
                 print("generator_worst_lag_ms", late[0]);
                 print("polls", polls);
+                if (f.has("alerts")) Files.writeString(Path.of(f.text("alerts", "")), alerts);
                 double span = markAt[0] / 1e9;
                 print("cores_app", (after.app - mark[0].app) / span);
                 print("cpu_s_app_threads", threads(mark[0].threads, after.threads));
