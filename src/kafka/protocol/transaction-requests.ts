@@ -1,5 +1,5 @@
 // The requests of a transactional producer, and their answers. A partition that refuses its part rejects with a `KafkaFailure` that names it.
-import { failureOfNumber, type KafkaFailure, type TopicPartition } from "./errors.ts"
+import { failureOfNumber, type TopicPartition } from "./errors.ts"
 import { type Broker, exchange } from "./kafkajs.ts"
 import * as Plain from "./produce-request.ts"
 import { Reader, Writer } from "./wire.ts"
@@ -29,26 +29,26 @@ const send = async <A>(
 const check = (number: number) => {
   if (number !== 0) throw failureOfNumber(number)
 }
-/** Throws for the first partition that was itself refused, not skipped because of another one. */
-const checkPartitions = (refused: ReadonlyArray<KafkaFailure>) => {
-  const first = refused.find(({ code }) => code !== "OPERATION_NOT_ATTEMPTED") ?? refused[0]
-  if (first !== undefined) throw first
+type PartitionAnswer = Omit<Plain.Appended, "base">
+/** Kafka's number for a partition that was skipped because another one was refused. */
+const notAttempted = 55
+/** Throws for the first partition that was itself refused. While a transaction is being ended all are refused, again and again. */
+const checkPartitions = (answers: ReadonlyArray<PartitionAnswer>) => {
+  const refused = answers.filter(({ errorCode }) => errorCode !== 0)
+  const first = refused.find(({ errorCode }) => errorCode !== notAttempted) ?? refused[0]
+  if (first !== undefined) throw failureOfNumber(first.errorCode, { topic: first.topic, partition: first.partition })
 }
 const byTopic = <A extends { readonly topic: string }>(list: ReadonlyArray<A>) => [
   ...Map.groupBy(list, ({ topic }) => topic)
 ]
-const readRefused = (answer: Reader): ReadonlyArray<KafkaFailure> => {
+const readPartitions = (answer: Reader): ReadonlyArray<PartitionAnswer> => {
   answer.skip(4)
   const topics = answer.array(() => {
     const topic = answer.text()
     return answer.array(() => ({ topic, partition: answer.i32(), errorCode: answer.i16() }))
   })
-  return refusedOf(topics.flat())
+  return topics.flat()
 }
-const refusedOf = (list: ReadonlyArray<Omit<Plain.Appended, "base">>): ReadonlyArray<KafkaFailure> =>
-  list
-    .filter(({ errorCode }) => errorCode !== 0)
-    .map(({ errorCode, partition, topic }) => failureOfNumber(errorCode, { topic, partition }))
 const identified = (transactionalId: string, { epoch, id }: ProducerIdentity) =>
   new Writer(256).text(transactionalId).i64(id).i16(epoch)
 
@@ -83,7 +83,7 @@ export const addPartitions = async (
   request.array(byTopic(partitions), ([topic, of]) =>
     request.text(topic).array(of, ({ partition }) => request.i32(partition))
   )
-  checkPartitions(await send(broker, [24, 1, "AddPartitionsToTxn"], request.bytes(), requestMs, readRefused))
+  checkPartitions(await send(broker, [24, 1, "AddPartitionsToTxn"], request.bytes(), requestMs, readPartitions))
 }
 
 /** Adds a consumer group whose offsets the transaction will commit. */
@@ -120,7 +120,7 @@ export const commitOffsets = async (
       .text(topic)
       .array(of, ({ metadata, offset, partition }) => request.i32(partition).i64(offset).text(metadata))
   )
-  checkPartitions(await send(broker, [28, 1, "TxnOffsetCommit"], request.bytes(), requestMs, readRefused))
+  checkPartitions(await send(broker, [28, 1, "TxnOffsetCommit"], request.bytes(), requestMs, readPartitions))
 }
 
 /** Commits or aborts. When it resolves the outcome is decided; readers see it some milliseconds later. */
@@ -152,7 +152,7 @@ export const produce = async (
   requestMs: number
 ): Promise<void> => {
   const timeouts = { copiesMs: requestMs, answerMs: requestMs }
-  checkPartitions(refusedOf(await Plain.produce(broker, transactionalId, batches, timeouts)))
+  checkPartitions(await Plain.produce(broker, transactionalId, batches, timeouts))
 }
 
 /**

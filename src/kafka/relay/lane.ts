@@ -21,6 +21,7 @@ import {
   needsPerson,
   TransactionalProducer
 } from "../protocol/protocol.ts"
+import type { BufferPool } from "./buffer-pool.ts"
 import { adoptionProblem, groupOf, type HaltReason, positionMismatch, positionOf } from "./position.ts"
 import { type Transaction, TransactionBuilder } from "./transaction-builder.ts"
 
@@ -33,6 +34,8 @@ export interface LaneSettings {
   readonly outbox: Outbox["Service"]
   readonly accepts: (topic: string) => boolean
   readonly bounds: ReadLimits
+  /** The buffers that batches are encoded in. */
+  readonly pool: BufferPool
   /** How long an unchanged offset may go without being written again, in milliseconds. */
   readonly refreshMs: number
 }
@@ -74,7 +77,7 @@ export class KafkaLane implements RelayLane {
     this.settings = settings
     this.id = id
     this.current = current
-    this.builder = new TransactionBuilder(settings.accepts, settings.kafka.compression ?? "zstd")
+    this.builder = new TransactionBuilder(settings.accepts, settings.kafka.compression ?? "zstd", settings.pool)
   }
 
   /** The streams that are halted, and why. */

@@ -5,6 +5,7 @@ import { LaneLease, LaneShare } from "../../relay/lanes.ts"
 import type { ReadLimits, Outbox } from "../../relay/outbox.ts"
 import { RelayError, type RelayTarget } from "../../relay/target.ts"
 import { Client, failureOf, type KafkaOptions, register, TransactionalProducer } from "../protocol/protocol.ts"
+import { BufferPool } from "./buffer-pool.ts"
 import { KafkaLane, type LaneSettings } from "./lane.ts"
 import { idOf } from "./position.ts"
 
@@ -91,7 +92,9 @@ export const make = Effect.fnUntraced(function* (
   const bounds: ReadLimits = { segments, streamBytes, bytes }
   const { signal, wait } = yield* outbox.signals(kafka)
   const lanes = yield* outbox.lanes(kafka, relay.lanes, (lane) => idOf(prefix, lane))
-  const settings: LaneSettings = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, refreshMs }
+  // about what a transaction takes
+  const pool = new BufferPool(bytes * 2)
+  const settings: LaneSettings = { target: kafka, prefix, kafka: options, outbox, accepts, bounds, pool, refreshMs }
   const share = yield* Effect.acquireRelease(
     Effect.sync(
       () =>

@@ -26,18 +26,24 @@ const nine = 57
 /** The size of a valid traceparent, which is ASCII. */
 const traceparentSize = 55
 
+/** The same bytes, as the encoder copies them. */
+export const viewOf = ({ buffer, byteLength, byteOffset }: Uint8Array): DataView =>
+  new DataView(buffer, byteOffset, byteLength)
+
 /** One message's elements in `meta`, found but not copied. Element n lies from `from[n]` to `to[n]` of `source[n]`; -1 means null. */
 export class SegmentMeta {
-  readonly source: Array<Uint8Array> = []
+  readonly source: Array<DataView> = []
   readonly from = new Int32Array(8)
   readonly to = new Int32Array(8)
   /** Bit n is set if element n was a text with escapes; its source is the decoded text. */
   escaped = 0
   private bytes: Uint8Array = new Uint8Array(0)
+  private view = viewOf(this.bytes)
   private at = 0
 
   begin(bytes: Uint8Array) {
     this.bytes = bytes
+    this.view = viewOf(bytes)
     this.at = 0
     this.skip()
     if (bytes[this.at++] !== open) throw new SyntaxError("meta is not an array")
@@ -87,10 +93,9 @@ export class SegmentMeta {
     this.at = at + 1
     if (n > userHeaders) return
     if (escaped) {
-      const decoded = bytesOf(JSON.parse(view(bytes, start - 1, at + 1).toString("utf8")) as string)
-      this.set(n, decoded, 0, decoded.length)
+      this.replace(n, bytesOf(JSON.parse(bytesIn(this.view, start - 1, at + 1).toString("utf8")) as string))
       this.escaped |= 1 << n
-    } else this.set(n, bytes, start, at)
+    } else this.set(n, this.view, start, at)
   }
   /** A number, null, or an object of headers, which may hold texts with any bytes. */
   private other(n: number) {
@@ -106,12 +111,15 @@ export class SegmentMeta {
       else if (depth === 0 && (byte === comma || byte === close || byte <= 32)) break
     }
     this.at = at
-    if (n <= userHeaders && bytes[start] !== 110) this.set(n, bytes, start, at)
+    if (n <= userHeaders && bytes[start] !== 110) this.set(n, this.view, start, at)
   }
-  private set(n: number, source: Uint8Array, from: number, to: number) {
+  private set(n: number, source: DataView, from: number, to: number) {
     this.source[n] = source
     this.from[n] = from
     this.to[n] = to
+  }
+  private replace(n: number, bytes: Uint8Array) {
+    this.set(n, viewOf(bytes), 0, bytes.length)
   }
   /** Brings the elements into the form of the log's headers, and finds the trace id. */
   normalize() {
@@ -121,16 +129,14 @@ export class SegmentMeta {
     if (from < 0) return
     const source = this.source[traceparent]!
     let plain = this.to[traceparent]! - from === traceparentSize
-    for (let i = from; plain && i < from + 35; i++) plain = source[i]! < 128
+    for (let i = from; plain && i < from + 35; i++) plain = source.getUint8(i) < 128
     if (plain) return this.set(traceId, source, from + 3, from + 35)
-    const found = bytesOf(traceIdOf(this.string(traceparent)) ?? "")
-    this.set(traceId, found, 0, found.length)
+    this.replace(traceId, bytesOf(traceIdOf(this.string(traceparent)) ?? ""))
   }
   /** An element as text; undefined if it is null. */
   string(n: number): string | undefined {
     if (this.from[n]! < 0) return undefined
-    const source = this.source[n]!
-    return textOf(view(source, 0, source.length), this.from[n]!, this.to[n]!)
+    return textOf(bytesIn(this.source[n]!, this.from[n]!, this.to[n]!))
   }
   /** Replaces a number by what `String` gives for it, if it is written differently. */
   private canonical(n: number) {
@@ -138,12 +144,11 @@ export class SegmentMeta {
     if (from < 0) throw new SyntaxError("a message in meta has no event time")
     const to = this.to[n]!
     const source = this.source[n]!
-    let plain = to - from <= 15 && (to - from === 1 || source[from] !== zero)
-    for (let i = from; plain && i < to; i++) plain = source[i]! >= zero && source[i]! <= nine
+    let plain = to - from <= 15 && (to - from === 1 || source.getUint8(from) !== zero)
+    for (let i = from; plain && i < to; i++) plain = source.getUint8(i) >= zero && source.getUint8(i) <= nine
     if (plain) return
-    const text = Buffer.from(String(Number(this.string(n))))
-    this.set(n, text, 0, text.length)
+    this.replace(n, Buffer.from(String(Number(this.string(n)))))
   }
 }
-const view = (bytes: Uint8Array, from: number, to: number) =>
-  Buffer.from(bytes.buffer, bytes.byteOffset + from, to - from)
+const bytesIn = ({ buffer, byteOffset }: DataView, from: number, to: number) =>
+  Buffer.from(buffer, byteOffset + from, to - from)

@@ -3,6 +3,7 @@ import { setImmediate } from "node:timers/promises"
 import { describeError } from "../../dead-letter/event-failure.ts"
 import { type FollowingSegments, streamName, type OutboxPosition, type Segment } from "../../relay/outbox.ts"
 import { type Client, type Compression, failureOf, type KafkaFailure } from "../protocol/protocol.ts"
+import type { BufferPool } from "./buffer-pool.ts"
 import { type EncodedBatch, SegmentEncoder, type StreamOrigin, streamHeader } from "./segment-encode.ts"
 import { type HaltReason, segmentGap, targetProblem } from "./position.ts"
 
@@ -41,6 +42,7 @@ type PartitionCounts = ReadonlyMap<string, number | undefined>
 export class TransactionBuilder {
   private readonly accepts: (topic: string) => boolean
   private readonly compression: Compression
+  private readonly pool: BufferPool
   /** Refusals by topic, by stream, and by `topic <name>` for topics that do not exist. */
   private readonly refusals = new Map<string, Refusal>()
   /** How many bytes a batch may take, by topic, after a larger one was refused. */
@@ -48,9 +50,11 @@ export class TransactionBuilder {
   private readonly others = new Set<string>()
   private readonly origins = new Map<string, StreamOrigin>()
 
-  constructor(accepts: (topic: string) => boolean, compression: Compression) {
+  /** `pool` may be shared with other builders. */
+  constructor(accepts: (topic: string) => boolean, compression: Compression, pool: BufferPool) {
     this.accepts = accepts
     this.compression = compression
+    this.pool = pool
   }
   /** Topics seen so far that go to other targets. */
   get ignoredTopics(): ReadonlyArray<string> {
@@ -117,7 +121,7 @@ export class TransactionBuilder {
     partitions: PartitionCounts
   ): Promise<Transaction | undefined> {
     const halted = new Map<string, string>()
-    const encoder = new SegmentEncoder(this.compression, Date.now())
+    const encoder = new SegmentEncoder(this.compression, Date.now(), this.pool)
     const after = new Map<string, OutboxPosition>()
     let messages = 0
     let more = false

@@ -2,6 +2,8 @@
 import { assert, describe, it } from "vitest"
 import { decodeRecords, encodeRecords } from "../../../../src/kafka/log/records.ts"
 import { stamp } from "../../../../src/kafka/protocol/batch-encode.ts"
+import type { Compression } from "../../../../src/kafka/protocol/options.ts"
+import { BufferPool } from "../../../../src/kafka/relay/buffer-pool.ts"
 import { SegmentEncoder, streamHeader } from "../../../../src/kafka/relay/segment-encode.ts"
 import type { LogRecord, NewRecord } from "../../../../src/log/log.ts"
 import { partitionOf } from "../../../../src/model/partitioner.ts"
@@ -61,8 +63,14 @@ const expected = (segment: Segment, partitions: number) => {
   }
   return all
 }
-const check = (segments: ReadonlyArray<Segment>, partitions: number, limit = 1_000_000) => {
-  const batches = new SegmentEncoder("none", 0)
+const check = (
+  segments: ReadonlyArray<Segment>,
+  partitions: number,
+  limit = 1_000_000,
+  compression: Compression = "none",
+  pool = new BufferPool(0)
+) => {
+  const batches = new SegmentEncoder(compression, 0, pool)
   for (const segment of segments) batches.add(segment, origin, partitions, limit)
   const sealed = batches.seal()
   const found = recordsOf(sealed)
@@ -144,6 +152,36 @@ describe("segments as record batches", () => {
     }
   })
 
+  it.each(["none", "zstd"] as const)(
+    "keep their bytes while others are written into the same buffers (%s)",
+    (compression) => {
+      const random = randomOf(seed)
+      const pool = new BufferPool(1 << 22)
+      const sealed: Array<ReturnType<typeof check>> = []
+      const copies: Array<ReadonlyArray<Buffer>> = []
+      for (let round = 0; round < 20; round++) {
+        const records = Array.from({ length: 200 }, (_, i): NewRecord => ({
+          partition: 0,
+          key: `k${i}`,
+          value: JSON.stringify(String(random.int(0, 1_000_000)).repeat(random.int(1, 60))),
+          eventTime: round,
+          eventId: undefined,
+          tenant: "t",
+          traceparent: undefined,
+          schemaVersion: undefined,
+          headers: {}
+        }))
+        const { meta, vals } = pack(records)
+        // several batches for each of two partitions
+        sealed.push(check([segmentOf(meta, vals, 200, undefined, 1 + round * 200)], 2, 20_000, compression, pool))
+        copies.push(sealed.at(-1)!.map(({ bytes }) => Buffer.from(bytes)))
+      }
+      assert.isAbove(sealed[0]!.length, 3)
+      for (const [round, batches] of sealed.entries())
+        for (const [i, { bytes }] of batches.entries()) assert.isTrue(bytes.equals(copies[round]![i]!))
+    }
+  )
+
   it("are refused if they are damaged", () => {
     const good = metaText("k", 5, undefined, undefined, undefined)
     for (const [meta, vals, messages] of [
@@ -158,7 +196,8 @@ describe("segments as record batches", () => {
       [`[["k\\x",5]]`, "1", 1]
     ] as const)
       assert.throws(
-        () => new SegmentEncoder("none", 0).add(segmentOf(meta, vals, messages, 0), origin, 1, 1_000),
+        () =>
+          new SegmentEncoder("none", 0, new BufferPool(0)).add(segmentOf(meta, vals, messages, 0), origin, 1, 1_000),
         SyntaxError
       )
   })
