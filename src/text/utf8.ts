@@ -66,7 +66,8 @@ const append = (text: string, code: number): string => {
 
 /** The text of the bytes from `from` to `to`. `bytesOf` returns the same bytes for it. */
 export const textOf = (bytes: Uint8Array, from: number = 0, to: number = bytes.length): string => {
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  // a view for each text would cost more than a short text itself
+  const view = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const text = view.toString("utf8", from, to)
   if (!text.includes("\ufffd")) return text
   let all = ""

@@ -13,7 +13,18 @@ const versionOf = (text: string): number | undefined =>
   /^[1-9]\d{0,9}$/.test(text) && Number(text) < 2 ** 31 ? Number(text) : undefined
 /** A number of milliseconds, as `String` writes finite numbers. */
 const timeOf = (text: string): number | undefined =>
-  /^-?\d+(\.\d+)?(e[-+]\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : undefined
+  wholeOf(text) ?? (/^-?\d+(\.\d+)?(e[-+]\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : undefined)
+/** The number of up to 15 digits, as almost every time is written; undefined for any other text. */
+const wholeOf = (text: string): number | undefined => {
+  if (text.length === 0 || text.length > 15) return undefined
+  let value = 0
+  for (let i = 0; i < text.length; i++) {
+    const digit = text.charCodeAt(i) - 48
+    if (digit < 0 || digit > 9) return undefined
+    value = value * 10 + digit
+  }
+  return value
+}
 
 /**
  * The headers of a record, in order. A user's header with a name of the envelope is left out; a schema version that could not be read is
@@ -110,7 +121,7 @@ const recordOf = (
     headers,
     position,
     appendedAt,
-    ...(!isOfBroker && { isTimeOfProducer: true })
+    isTimeOfProducer: isOfBroker ? undefined : true
   }
 }
 

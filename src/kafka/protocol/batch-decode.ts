@@ -29,6 +29,34 @@ export interface Decoded<A> {
   readonly next: number
 }
 
+const longestName = 64
+const places = 64
+/**
+ * The names of headers, which every record repeats: each is made once, and found again by its bytes. Two names with the same place take turns.
+ */
+class HeaderNames {
+  private readonly known: Array<{ readonly bytes: Uint8Array; readonly text: string } | undefined> = Array.from({
+    length: places
+  })
+
+  /** The text of the bytes from `from` to `to`. */
+  text(bytes: Buffer, from: number, to: number): string {
+    const size = to - from
+    if (size === 0 || size > longestName) return textOf(bytes, from, to)
+    const place = (size * 31 + bytes[from]! * 7 + bytes[to - 1]!) % places
+    const known = this.known[place]
+    if (known !== undefined && known.bytes.length === size) {
+      let same = 0
+      while (same < size && known.bytes[same] === bytes[from + same]) same++
+      if (same === size) return known.text
+    }
+    const text = textOf(bytes, from, to)
+    this.known[place] = { bytes: new Uint8Array(bytes.subarray(from, to)), text }
+    return text
+  }
+}
+const headerNames = new HeaderNames()
+
 /** Reads the numbers and texts of records, one after another. */
 class Cursor {
   at: number
@@ -73,6 +101,11 @@ class Cursor {
     this.at += size
     return textOf(this.bytes, this.at - size, this.at)
   }
+  name(): string {
+    const size = this.varint()
+    this.at += size
+    return headerNames.text(this.bytes, this.at - size, this.at)
+  }
 }
 
 const transactional = 16
@@ -97,7 +130,7 @@ const recordsOf = <A>(batch: Buffer, partition: number, from: number, recordOf: 
       const key = cursor.text()
       const value = cursor.text()
       const headers: Array<readonly [string, string]> = []
-      for (let left = cursor.varint(); left > 0; left--) headers.push([cursor.text()!, cursor.text() ?? ""])
+      for (let left = cursor.varint(); left > 0; left--) headers.push([cursor.name(), cursor.text() ?? ""])
       const isOfBroker = (attributes & brokerTime) !== 0
       const appendedAt = isOfBroker ? lastTime : firstTime + time
       into.push(recordOf(partition, position, key, value, headers, appendedAt, isOfBroker))
