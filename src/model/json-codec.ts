@@ -30,14 +30,14 @@ const copier = (fields: Fields, type: string | undefined): ((value: unknown) => 
   })
   // `__proto__` is no ordinary property, so the schema decodes it
   if (!checks.every((check) => check !== undefined) || Object.hasOwn(fields, "__proto__")) return () => undefined
+  // a copy that begins with all of its fields costs half of one that gets them one by one
+  const empty: Record<string, unknown> = type === undefined ? {} : { type }
+  for (const { isAbsent, name } of checks) if (!isAbsent) empty[name] = undefined
   return (value) => {
     if (typeof value !== "object" || value === null) return undefined
     const from = value as Values
-    const copy: Record<string, unknown> = {}
-    if (type !== undefined) {
-      if (from["type"] !== type) return undefined
-      copy["type"] = type
-    }
+    if (type !== undefined && from["type"] !== type) return undefined
+    const copy = { ...empty }
     for (let i = 0; i < checks.length; i++) {
       const { fits, isAbsent, name } = checks[i]!
       const field = from[name]
@@ -54,8 +54,14 @@ const bare = /^[ !#-[\]-~]*$/
 /** A string as JSON text. */
 export const quoted = (text: string): string => (bare.test(text) ? `"${text}"` : JSON.stringify(text))
 
-/** A function that writes the JSON text of values that `copier` accepts; undefined for others. */
-const writer = (fields: Fields): ((value: Values) => string | undefined) => {
+/** A string as JSON text if that has no escapes and only ASCII. */
+const bareText = (text: string): string | undefined => (bare.test(text) ? `"${text}"` : undefined)
+
+/** A function that writes the JSON text of values that `copier` accepts; undefined for others, and if `write` has no text for a string. */
+const writer = (
+  fields: Fields,
+  write: (text: string) => string | undefined
+): ((value: Values) => string | undefined) => {
   const checks = Object.entries(fields).map(([name, schema], i) => {
     const fits = plain.get(schema)
     return fits && { name, fits, before: `${i === 0 ? "{" : ","}${JSON.stringify(name)}:` }
@@ -68,17 +74,23 @@ const writer = (fields: Fields): ((value: Values) => string | undefined) => {
       const field = value[name]
       if (!fits(field)) return undefined
       // String(-0) is "0", as in JSON
-      text += before + (typeof field === "string" ? quoted(field) : String(field))
+      const written = typeof field === "string" ? write(field) : String(field)
+      if (written === undefined) return undefined
+      text += before + written
     }
     return `${text}}`
   }
 }
 
+/** Whether all fields are plain, with names that every store can hold. */
+const isPlainly = (fields: Fields): boolean =>
+  Object.entries(fields).every(([name, schema]) => plain.has(schema) && isStorable(name) && name !== "__proto__") &&
+  Object.keys(fields).length > 0
+
 /** A function that returns whether `writer` writes a value, with all its texts and numbers as JSON can have them. False says nothing. */
 const plainness = (fields: Fields): ((value: Values) => boolean) => {
+  if (!isPlainly(fields)) return () => false
   const checks = Object.entries(fields).map(([name, schema]) => ({ name, fits: plain.get(schema) }))
-  const isKnown = checks.every(({ fits, name }) => fits !== undefined && isStorable(name) && name !== "__proto__")
-  if (checks.length === 0 || !isKnown) return () => false
   return (value) => {
     for (let i = 0; i < checks.length; i++) {
       const { fits, name } = checks[i]!
@@ -97,6 +109,8 @@ export interface Codec {
   readonly check: (value: unknown) => unknown
   /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: unknown) => string | undefined
+  /** The same text if it is one object of plain values in ASCII without escapes: no reader can refuse it. Undefined says nothing. */
+  readonly plainText: (value: unknown) => string | undefined
   /** Whether `stringify` certainly has a text for a value, in one object whose texts every store can hold. */
   readonly isPlain: (value: unknown) => boolean
 }
@@ -138,7 +152,8 @@ export const codec = (fields: Fields, type?: string): Codec => {
   const encode = Schema.encodeUnknownSync(schema)
   // few values need it
   let check: ((value: unknown) => unknown) | undefined
-  const write = type === undefined ? writer(fields) : () => undefined
+  const write = type === undefined ? writer(fields, quoted) : () => undefined
+  const writePlain = type === undefined && isPlainly(fields) ? writer(fields, bareText) : () => undefined
   const isPlain = type === undefined ? plainness(fields) : () => false
   const written = (value: unknown) => copy(value) ?? encode(value)
   return {
@@ -146,6 +161,7 @@ export const codec = (fields: Fields, type?: string): Codec => {
     encode: written,
     check: (value) => copy(value) ?? (check ??= Schema.decodeUnknownSync(Schema.toType(schema)))(value),
     stringify: (value) => write(value as Values) ?? JSON.stringify(written(value)),
+    plainText: (value) => writePlain(value as Values),
     isPlain: (value) => isPlain(value as Values)
   }
 }

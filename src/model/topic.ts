@@ -66,6 +66,8 @@ export interface StoredSource<out Name extends string, in out V, out Kind extend
   readonly encode: (value: V) => unknown
   /** The JSON text of what `encode` returns; undefined if it has none. */
   readonly stringify: (value: V) => string | undefined
+  /** The same text if it is one object of plain values in ASCII without escapes. Undefined says nothing. */
+  readonly plainText?: (value: V) => string | undefined
   /** Whether `stringify` certainly has a text for a value, in one object whose texts every store can hold. Undefined: not known without the text. */
   readonly isPlain?: (value: V) => boolean
   /** The schema's version that `encode` writes. */

@@ -121,6 +121,8 @@ export interface MessageOptions {
 
 /** The JSON text of a message's value. Throws `UnstorableValue` if it cannot be published, a `SchemaError` if it does not fit. */
 const messageText = (topic: Topic.Any, value: unknown): string => {
+  const plain = topic.plainText?.(value as never)
+  if (plain !== undefined) return plain
   const text = topic.stringify(value as never)
   if (text === undefined) throw new UnstorableValue({ where: topic.name, reason: "the value has no JSON form" })
   if (isDeeper(text, maxDepth))

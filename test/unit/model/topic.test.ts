@@ -102,3 +102,40 @@ describe("values", () => {
     expect(plain.keyOf({ k: "a" })).toBe("a")
   })
 })
+
+describe("values of plain fields", () => {
+  const fields = { id: Schema.String, n: Schema.Finite, whole: Schema.Int, is: Schema.Boolean }
+  const plain = Topic.records("plain", { value: fields, key: "id" })
+
+  test("are decoded to the declared fields in their order, each to an object of its own", () => {
+    const json = { extra: 1, is: true, whole: 2, n: 0.5, id: "a" }
+    const [one, other] = [plain.decode(json), plain.decode({ ...json, id: "b" })]
+    expect([JSON.stringify(one), JSON.stringify(other)]).toEqual([
+      '{"id":"a","n":0.5,"whole":2,"is":true}',
+      '{"id":"b","n":0.5,"whole":2,"is":true}'
+    ])
+    const event = Event.make("did", fields).decode({ ...json, type: "did" })
+    expect(JSON.stringify(event)).toBe('{"type":"did","id":"a","n":0.5,"whole":2,"is":true}')
+  })
+  test.each(["", "a", "e-17", " !#[]{}~:,"])(
+    "with the text %j have a plain text, which is that of `stringify`",
+    (id) => {
+      for (const n of [0, -0, -1.5, 1e21, 1e-7]) {
+        const value = { id, n, whole: -3, is: false }
+        expect(plain.plainText!(value)).toBe(plain.stringify(value))
+        expect(JSON.parse(plain.plainText!(value)!)).toEqual({ ...value, n: n + 0 })
+      }
+    }
+  )
+  test.each(['"', "\\", "\u0000", "\n", "é", "\ud800", "\u007f"])("with the text %j have none", (id) => {
+    expect(plain.plainText!({ id, n: 0, whole: 0, is: true })).toBeUndefined()
+  })
+  test("have none if they do not fit, or if a field is not plain or has a name that is refused", () => {
+    expect(plain.plainText!({ id: "a", n: Number.NaN, whole: 0, is: true })).toBeUndefined()
+    expect(Topic.records("t", { value, key: "user" }).plainText!({ user: "u", at: 1 })).toBeUndefined()
+    const named = { k: Schema.String, ["__proto__"]: Schema.String }
+    const proto = Topic.records("t", { value: named, key: "k" })
+    const given = Object.defineProperty({ k: "k" }, "__proto__", { value: "p", enumerable: true })
+    expect(proto.plainText!(given as never)).toBeUndefined()
+  })
+})
