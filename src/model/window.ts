@@ -494,5 +494,13 @@ export const isClosed = (window: Window.Any, end: number, streamTime: number): b
   end + (window.shape.type === "session" ? window.shape.gapMs : 0) + window.graceMs <= streamTime
 
 /** Whether the window has an aggregate whose rows must be read before they are changed. */
-export const hasFold = (window: Window.Any): boolean =>
-  Object.values(window.aggregate).some(({ sql }) => sql === "fold")
+export const hasFold = (window: Window.Any): boolean => {
+  // asked for every event
+  let known = folds.get(window)
+  if (known === undefined) {
+    known = Object.values(window.aggregate).some(({ sql }) => sql === "fold")
+    folds.set(window, known)
+  }
+  return known
+}
+const folds = new WeakMap<Window.Any, boolean>()

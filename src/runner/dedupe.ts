@@ -14,7 +14,7 @@ export class SeenIds {
   private readonly widthMs: number
   private readonly buckets = new Map<number, Bucket>()
   private readonly maxIds: number
-  private readonly pending: Array<Entry> = []
+  private readonly pending = new PendingIds()
   /** The pending ids once more, in a table to look them up in. */
   private pendingTable = new Bucket()
   private ids = 0
@@ -69,11 +69,8 @@ export class SeenIds {
     for (const chunk of chunks) {
       const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength)
       for (let at = 0; at < chunk.byteLength; at += entryBytes) {
-        const time = view.getFloat64(at + 12)
-        const bucket = this.bucketOf(time)
-        if (loading.has(bucket)) {
-          this.insert({ a: view.getInt32(at), b: view.getInt32(at + 4), c: view.getInt32(at + 8), time })
-        }
+        const entry = entryAt(view, at)
+        if (loading.has(this.bucketOf(entry.time))) this.insert(entry)
       }
     }
   }
@@ -88,46 +85,37 @@ export class SeenIds {
     }
     if (before === time) return true
     // a duplicate with another time is an earlier record for later ones
-    this.pending.push(entry)
+    this.pending.add(entry)
     this.pendingTable.add(entry)
     return before !== undefined
   }
 
   /** Undoes `test`: the event failed, so a later one with its id is no duplicate of it. */
   forget(tenant: string | undefined, id: string, time: number): void {
-    const { a, b, c } = entryOf(tenant, id, time)
-    const same = (entry: Entry) => entry.a === a && entry.b === b && entry.c === c && entry.time === time
-    const at = this.pending.findLastIndex(same)
-    if (at < 0) return
-    this.pending.splice(at, 1)
-    this.pendingTable.remove({ a, b, c, time })
+    const entry = entryOf(tenant, id, time)
+    if (this.pending.remove(entry)) this.pendingTable.remove(entry)
   }
 
   /** The pending ids, packed for the store; undefined if there are none. */
   packed():
     | { readonly minTime: number; readonly maxTime: number; readonly count: number; readonly packed: Uint8Array }
     | undefined {
-    const { pending } = this
-    if (pending.length === 0) return undefined
-    const packed = new Uint8Array(pending.length * entryBytes)
-    const view = new DataView(packed.buffer)
+    const { count } = this.pending
+    if (count === 0) return undefined
     let minTime = Infinity
     let maxTime = -Infinity
-    for (let i = 0; i < pending.length; i++) {
-      const { a, b, c, time } = pending[i]!
-      view.setInt32(i * entryBytes, a)
-      view.setInt32(i * entryBytes + 4, b)
-      view.setInt32(i * entryBytes + 8, c)
-      view.setFloat64(i * entryBytes + 12, time)
+    for (let i = 0; i < count; i++) {
+      const time = this.pending.timeAt(i)
       if (time < minTime) minTime = time
       if (time > maxTime) maxTime = time
     }
-    return { minTime, maxTime, count: pending.length, packed }
+    return { minTime, maxTime, count, packed: this.pending.packed() }
   }
 
   /** The pending ids are stored. */
   onCommitted(): void {
-    for (const entry of this.pending) {
+    for (let i = 0; i < this.pending.count; i++) {
+      const entry = this.pending.at(i)
       this.insert(entry)
       const bucket = this.bucketOf(entry.time)
       if (this.newest === undefined || bucket > this.newest) this.newest = bucket
@@ -138,8 +126,8 @@ export class SeenIds {
 
   /** Forgets the pending ids: there was no commit. */
   reset(): void {
-    if (this.pending.length === 0) return
-    this.pending.length = 0
+    if (this.pending.count === 0) return
+    this.pending.count = 0
     this.pendingTable = new Bucket()
   }
 
@@ -188,6 +176,56 @@ const wordOf = (digest: string, at: number): number =>
   (digest.charCodeAt(at + 1) << 16) |
   (digest.charCodeAt(at + 2) << 8) |
   digest.charCodeAt(at + 3)
+
+/** The entry that is packed at `at`. */
+const entryAt = (view: DataView, at: number): Entry => ({
+  a: view.getInt32(at),
+  b: view.getInt32(at + 4),
+  c: view.getInt32(at + 8),
+  time: view.getFloat64(at + 12)
+})
+
+/** Entries in the order in which they came, packed as they are stored: as objects, the collector would copy each of a batch. */
+class PendingIds {
+  count = 0
+  private bytes = new Uint8Array(64 * entryBytes)
+  private view = new DataView(this.bytes.buffer)
+
+  add({ a, b, c, time }: Entry): void {
+    const at = this.count++ * entryBytes
+    if (at === this.bytes.length) {
+      const { bytes } = this
+      this.bytes = new Uint8Array(bytes.length * 2)
+      this.bytes.set(bytes)
+      this.view = new DataView(this.bytes.buffer)
+    }
+    this.view.setInt32(at, a)
+    this.view.setInt32(at + 4, b)
+    this.view.setInt32(at + 8, c)
+    this.view.setFloat64(at + 12, time)
+  }
+  at(index: number): Entry {
+    return entryAt(this.view, index * entryBytes)
+  }
+  timeAt(index: number): number {
+    return this.view.getFloat64(index * entryBytes + 12)
+  }
+  /** Removes the last entry that is the same. False if there is none. */
+  remove({ a, b, c, time }: Entry): boolean {
+    for (let index = this.count - 1; index >= 0; index--) {
+      if (this.timeAt(index) !== time) continue
+      const other = this.at(index)
+      if (other.a !== a || other.b !== b || other.c !== c) continue
+      this.bytes.copyWithin(index * entryBytes, (index + 1) * entryBytes, this.count * entryBytes)
+      this.count--
+      return true
+    }
+    return false
+  }
+  packed(): Uint8Array {
+    return this.bytes.slice(0, this.count * entryBytes)
+  }
+}
 
 /** An open-addressing hash table of ids. An id may be in it with several times. */
 class Bucket {

@@ -135,6 +135,19 @@ describe("seen ids", () => {
     expect(seen.test(undefined, "x", 7)).toBe(false)
   })
 
+  test("are stored without one that was undone between others", () => {
+    const seen = new SeenIds(1_000, undefined)
+    const ids = Array.from({ length: 200 }, (_, i) => `id${i}`)
+    seen.missing([0])
+    for (const id of ids) seen.test(undefined, id, 0)
+    for (const id of ["id70", "id199", "id0", "no such id"]) seen.forget(undefined, id, 0)
+    const stored = seen.packed()!
+    expect(stored).toMatchObject({ count: 197 })
+    const next = new SeenIds(1_000, 0)
+    next.load(next.missing([0]), [stored.packed])
+    expect(ids.filter((id) => !next.test(undefined, id, 0))).toEqual(["id0", "id70", "id199"])
+  })
+
   test("are loaded only for ranges that may have stored ids; adjoining ranges are one", () => {
     const seen = new SeenIds(60_000, 300_000)
     expect(seen.missing([120_000])).toEqual([{ from: 60_000, to: 239_999 }])
