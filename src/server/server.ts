@@ -202,7 +202,13 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, report:
   })
 }
 
-const documented = async (app: FastifyInstance, name: string, isRequired: boolean, more: Described): Promise<void> => {
+/** Adds the pages at `/docs`. Returns the OpenAPI document as text, which is made once; its routes must be there by then. */
+const documented = async (
+  app: FastifyInstance,
+  name: string,
+  isRequired: boolean,
+  more: Described
+): Promise<() => string> => {
   const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
   await app.register(swagger.default, {
     openapi: {
@@ -223,6 +229,14 @@ const documented = async (app: FastifyInstance, name: string, isRequired: boolea
       return completed({ ...openapi, paths: { ...openapi.paths, ...more.paths }, components }, isRequired) as never
     }
   })
+  let made: string | undefined
+  const document = () => (made ??= JSON.stringify(app.swagger()))
+  app.addHook("onRoute", (route) => {
+    if (route.url === "/docs/json")
+      route.handler = (_, reply) => reply.type("application/json; charset=utf-8").send(document())
+    // JSON is YAML, and other YAML takes so long to write that requests wait
+    if (route.url === "/docs/yaml") route.handler = (_, reply) => reply.type("application/x-yaml").send(document())
+  })
   await app.register(swaggerUi.default, {
     routePrefix: "/docs",
     staticCSP: true,
@@ -230,18 +244,25 @@ const documented = async (app: FastifyInstance, name: string, isRequired: boolea
     transformStaticCSP: (header) => header.replace(" upgrade-insecure-requests;", ""),
     uiConfig: { tryItOutEnabled: true }
   })
+  return document
 }
 
 /** Adds the console. While a process starts, its page shows what the process waits for. */
-const openConsole = async (app: FastifyInstance) => (await import("./console/routes.ts")).consolePage(app)
+const openConsole = async (app: FastifyInstance) => {
+  ;(await import("./console/routes.ts")).consolePage(app)
+  return []
+}
+const noRoutes = () => Promise.resolve([])
 
 interface Built {
   readonly app: FastifyInstance
+  /** What first requests would wait for, once the server listens. */
+  readonly preparations: ReadonlyArray<() => unknown>
   readonly close: () => Promise<void>
 }
 
-/** Adds routes beside those of health. */
-type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<void>
+/** Adds routes beside those of health. Resolves to what prepares them for their first requests. */
+type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<ReadonlyArray<() => unknown>>
 /** The Fastify application of a server, with TLS if there are texts of its files, and without routes. */
 const bare = (
   { logLevel = "silent", tls, trustedProxies = [] }: ServerOptions,
@@ -331,9 +352,9 @@ const build = async (
     metrics
   }
   // the documentation is one of these routes, and has only routes that are registered after it
-  await routes(app, metrics)
+  const preparations = await routes(app, metrics)
   await app.register(async (inner) => health(inner, parts))
-  return { app, close }
+  return { app, preparations: [metrics.text, ...preparations], close }
 }
 /** The routes of an application, by the roles in the options. */
 const routesOf =
@@ -352,13 +373,14 @@ const routesOf =
       reader: options.views,
       limits
     }
+    let document: (() => string) | undefined
     if (roles.includes("api")) {
       const { components, paths } = describe(aggregates, { commands: hasCommands, reads: true })
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
       const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map(), options.changes !== undefined)
       await openConsole(app)
-      await documented(app, options.application.name, options.access?.isRequired === true, {
+      document = await documented(app, options.application.name, options.access?.isRequired === true, {
         paths: { ...paths, ...ofViews?.paths },
         components
       })
@@ -403,8 +425,11 @@ const routesOf =
       })
       const { status = Effect.succeed({ healthy: false, reason: "the server has no status" }), system } = options
       if (system !== undefined) await app.register(async (inner) => operations(inner, { system, status, held, limits }))
-      app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, async () => app.swagger())
+      app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, (_, reply) =>
+        reply.type("application/json; charset=utf-8").send(document!())
+      )
     }
+    return document === undefined ? [] : [document]
   }
 
 const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect<number, PortInUse | ListenFailed> =>
@@ -416,6 +441,17 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
     },
     catch: (cause) => listenError(host, port, cause)
   })
+
+/** When a server begins to prepare for first requests, and the pause between preparations. Milliseconds. */
+const preparing = { afterMs: 2_000, pauseMs: 100 }
+/** Does what the first requests would wait for, each in a turn of its own of the event loop: together they hold it up for 100 ms and more. */
+const prepare = Effect.fnUntraced(function* (preparations: ReadonlyArray<() => unknown>) {
+  yield* Effect.sleep(preparing.afterMs)
+  for (const preparation of preparations) {
+    yield* Effect.ignore(Effect.tryPromise(async () => preparation()))
+    yield* Effect.sleep(preparing.pauseMs)
+  }
+})
 
 const serving = Effect.fnUntraced(function* (
   options: ServerOptions,
@@ -431,7 +467,7 @@ const serving = Effect.fnUntraced(function* (
       try: () => readTls(tls),
       catch: (error) => (error instanceof TlsUnusable ? error : new TlsUnusable({ message: String(error), try: "" }))
     }))
-  const { app } = yield* Effect.acquireRelease(
+  const { app, preparations } = yield* Effect.acquireRelease(
     Effect.promise(() => build(options, limits, context, routes, hasStreams, texts)),
     ({ close }) => Effect.promise(close)
   )
@@ -442,6 +478,7 @@ const serving = Effect.fnUntraced(function* (
     yield* Effect.acquireRelease(Effect.sync(follow), (stop) => Effect.sync(stop))
   }
   const port = yield* listen(app, host, options.port)
+  yield* Effect.forkScoped(prepare(preparations))
   return { url: `${tls === undefined ? "http" : "https"}://${host.includes(":") ? `[${host}]` : host}:${port}`, port }
 })
 
@@ -463,4 +500,4 @@ export const serve = (options: ServeOptions): Effect.Effect<Served, ServeError, 
 export const serveHealth = (
   options: Omit<ServerOptions, "limits" | "logLevel">
 ): Effect.Effect<Served, ServeError, Scope.Scope> =>
-  serving(options, defaultLimits, options.isStarting === true ? openConsole : () => Promise.resolve(), false)
+  serving(options, defaultLimits, options.isStarting === true ? openConsole : noRoutes, false)

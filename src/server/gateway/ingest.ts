@@ -53,11 +53,16 @@ const malformed = (reason: string): Problem =>
 const textsOfJson = async (body: string, limits: Limits): Promise<ReadonlyArray<EventText>> => {
   const text = body.trim()
   if (!text.startsWith("[")) return [{ text, line: 1 }]
-  const elements = elementsOf(text)
-  if (elements === undefined) throw malformed("its brackets or commas do not match")
-  checkCount(elements.length, limits)
+  const elements = await elementsIn(text, limits)
+  let size = 0
   for (const [index, element] of elements.entries()) {
-    if (index % chunkEvents === chunkEvents - 1) await setImmediate()
+    // one that is too large is refused unparsed, with its place
+    if (element.length > limits.eventBytes) continue
+    size += element.length
+    if (index % chunkEvents === chunkEvents - 1 || size > chunkSize) {
+      await setImmediate()
+      size = 0
+    }
     try {
       JSON.parse(element)
     } catch (error) {
@@ -65,6 +70,19 @@ const textsOfJson = async (body: string, limits: Limits): Promise<ReadonlyArray<
     }
   }
   return elements.map((element) => ({ text: element, line: 1 }))
+}
+const elementsIn = async (text: string, limits: Limits): Promise<ReadonlyArray<string>> => {
+  const elements: Array<string> = []
+  const found = elementsOf(text)
+  for (;;) {
+    const { done, value } = found.next()
+    if (done === true) {
+      if (!value) throw malformed("its brackets or commas do not match")
+      return elements
+    }
+    if (value === undefined) await setImmediate()
+    else checkCount(elements.push(value), limits)
+  }
 }
 
 const checkCount = (count: number, { events }: Limits): void => {
@@ -78,10 +96,15 @@ const checkCount = (count: number, { events }: Limits): void => {
   }
 }
 
-const countLines = (text: string): number => {
+/** Throws a `Problem` if a body has too many lines. */
+const checkLines = async (text: string, limits: Limits): Promise<void> => {
+  // a line has at least one character, so the lines of a short body need not be counted
+  if (text.length <= limits.events) return
   let count = 0
-  for (const _ of linesOf(text)) count++
-  return count
+  for (const line of linesOf(text)) {
+    if (line === undefined) await setImmediate()
+    else checkCount(++count, limits)
+  }
 }
 
 /** Ingests one body. Rejects with a `Problem` if it is refused as a whole; then nothing of it is in the log. */
@@ -90,13 +113,16 @@ export const ingest = async (parts: IngestParts, post: Post): Promise<Answer> =>
   if (post.text === "")
     throw new Problem(400, "empty_body", "the body is empty", "send an event, an array of events, or NDJSON")
   const ndjson = post.form === "ndjson"
-  // a line has at least one character, so the lines of a short body need not be counted
-  if (ndjson && post.text.length > limits.events) checkCount(countLines(post.text), limits)
+  if (ndjson) await checkLines(post.text, limits)
   const texts = ndjson ? linesOf(post.text) : await textsOfJson(post.text, limits)
   const results = new Results(post.minimal)
   const requestAppender = new RequestAppender(parts, results)
   let storing: Promise<void> | undefined
   for (const chunk of chunksOf(parts.checker, texts, post)) {
+    if (chunk.length === 0) {
+      await setImmediate()
+      continue
+    }
     // while one chunk is being appended, the next is checked
     if (storing !== undefined) await storing
     storing = requestAppender.store(chunk)
@@ -109,9 +135,10 @@ export const ingest = async (parts: IngestParts, post: Post): Promise<Answer> =>
   return results.answer(post.traceId)
 }
 
+/** The events in chunks. Undefined among the texts gives an empty one. */
 function* chunksOf(
   checker: Checker,
-  texts: Iterable<EventText>,
+  texts: Iterable<EventText | undefined>,
   { form, request, text: body }: Post
 ): Generator<ReadonlyArray<Item>> {
   // the events of one request have spans of their own, so that what each of them causes can be told apart in its trace
@@ -120,7 +147,12 @@ function* chunksOf(
   let chunk: Array<Item> = []
   let size = 0
   let index = 0
-  for (const { line, text } of texts) {
+  for (const found of texts) {
+    if (found === undefined) {
+      yield []
+      continue
+    }
+    const { line, text } = found
     chunk.push({
       spot: { index: index++, line: form === "ndjson" ? line : undefined },
       event: checker.check(text, isBulk ? { ...request, traceparent: withNewSpan(traceparent) } : request)

@@ -8,12 +8,14 @@ import { Problem } from "./problem.ts"
 
 /**
  * Lets the routes of `app` take bodies of `application/json`, as `textOf` reads them: `request.body` is the text, and `request.share` its share of the
- * memory, which the routes give back. Other media types get a `Problem` 415.
+ * memory, which the routes give back. Other media types get a `Problem` 415, and bodies of more than `mostBytes` one of 413: JSON is parsed in one go.
  */
 export const readJsonBodies = (
   app: FastifyInstance,
-  { held, limits }: { readonly held: BodyMemory; readonly limits: Limits }
+  { held, limits }: { readonly held: BodyMemory; readonly limits: Limits },
+  mostBytes = Infinity
 ): void => {
+  const ownLimits = { ...limits, bodyBytes: Math.min(limits.bodyBytes, mostBytes) }
   app.removeAllContentTypeParsers()
   app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
     const type = request.headers["content-type"]
@@ -25,6 +27,6 @@ export const readJsonBodies = (
         "send application/json, in UTF-8"
       )
     request.share = held.share()
-    return textOf(payload, request.headers, request.share, limits)
+    return textOf(payload, request.headers, request.share, ownLimits)
   })
 }

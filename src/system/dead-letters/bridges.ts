@@ -10,7 +10,6 @@ import type { Bridge } from "../../bridge/definition.ts"
 import type { Sql } from "../../postgres/client/client.ts"
 import { localName } from "../../pulsar/client/topic-names.ts"
 import { loadRulesIfAny } from "../bridge-rules.ts"
-import { kafkaOptions, pulsarOptions } from "../environment.ts"
 import { BridgeRulesError, InvalidEnvironment } from "../errors.ts"
 import { openSides } from "../open-bridge.ts"
 import { type DeadLettersContext, type DeadLetterSource, iso, type ListedDeadLetter, traceOf } from "./source.ts"
@@ -65,13 +64,6 @@ export const openBridgeDeadLetters = Effect.fnUntraced(function* (
   { bridgeRules, sql }: DeadLettersContext,
   isAskedFor: boolean
 ): Effect.fn.Return<DeadLetterSource | undefined, Error, Scope.Scope> {
-  if ((yield* kafkaOptions) === undefined && (yield* pulsarOptions) === undefined) {
-    if (!isAskedFor) return undefined
-    return yield* new InvalidEnvironment({
-      message: "bridges have no dead letters here: neither Kafka nor Pulsar is configured",
-      try: "set MILLRACE_KAFKA_BROKERS, MILLRACE_PULSAR_URL or both, as for millrace bridge"
-    })
-  }
   const rules = yield* rulesFrom(bridgeRules)
   if (rules === undefined && !isAskedFor) return undefined
   const sides = yield* openSides

@@ -1,6 +1,8 @@
 // The table of the kinds of dead letters. A further kind is one more entry.
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { kafkaOptions, pulsarOptions } from "../environment.ts"
+import { InvalidEnvironment } from "../errors.ts"
 import { openDeadLetterTopics, openParkedSender } from "../open-dead-letters.ts"
 import { projectionDeadLetters } from "./projections.ts"
 import { relayDeadLetters } from "./relays.ts"
@@ -54,12 +56,18 @@ export const kinds = {
   bridge: {
     idPattern: /@[0-9a-f]{16}$/,
     filters: ["bridge", "rule"],
-    // the code of both brokers' clients is loaded only if it is used
-    open: (context, isAskedFor) =>
-      Effect.flatMap(
-        Effect.promise(() => import("./bridges.ts")),
-        ({ openBridgeDeadLetters }) => openBridgeDeadLetters(context, isAskedFor)
-      )
+    open: Effect.fnUntraced(function* (context, isAskedFor) {
+      if ((yield* kafkaOptions) === undefined && (yield* pulsarOptions) === undefined) {
+        if (!isAskedFor) return undefined
+        return yield* new InvalidEnvironment({
+          message: "bridges have no dead letters here: neither Kafka nor Pulsar is configured",
+          try: "set MILLRACE_KAFKA_BROKERS, MILLRACE_PULSAR_URL or both, as for millrace bridge"
+        })
+      }
+      // the code of both brokers' clients is loaded only where there can be a bridge: that holds the process up
+      const { openBridgeDeadLetters } = yield* Effect.promise(() => import("./bridges.ts"))
+      return yield* openBridgeDeadLetters(context, isAskedFor)
+    })
   }
 } as const satisfies Readonly<Record<string, Kind>>
 

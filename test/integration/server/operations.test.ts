@@ -118,6 +118,12 @@ const refusal = async (path: string, body?: unknown) => {
   return [status, answer.error?.code]
 }
 
+test("a body of more than 2 MiB is refused before it is parsed", async () => {
+  const key = "k".repeat(2 * 1024 * 1024)
+  expect(await refusal("history", { key })).toEqual([413, "body_too_large"])
+  expect(await refusal("history", { key: key.slice(16) })).not.toEqual([413, "body_too_large"])
+})
+
 test("dead letters are grouped by error, root causes first with how many wait behind them, and listed page by page", async () => {
   const { body } = await call("dead-letters/errors")
   expect(body.groups).toMatchObject([

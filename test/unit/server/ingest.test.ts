@@ -16,6 +16,17 @@ import application from "../../../millrace.config.ts"
 
 const reference = application as unknown as ServeOptions["application"]
 
+/** The elements of an array; undefined if it is not complete. */
+const elementsIn = (text: string): ReadonlyArray<string | undefined> | undefined => {
+  const elements: Array<string | undefined> = []
+  const found = elementsOf(text)
+  for (;;) {
+    const { done, value } = found.next()
+    if (done === true) return value ? elements : undefined
+    elements.push(value)
+  }
+}
+
 describe("texts", () => {
   test("NDJSON is split at LF and CRLF, without blank lines, and with or without a line end at the end", () => {
     const lines = [...linesOf('{"a":1}\r\n\n  \t\n{"b":2}\n {"c":3}')]
@@ -36,12 +47,12 @@ describe("texts", () => {
     ["[1,]", ["1", ""]],
     ["[,]", ["", ""]]
   ])("elements of %s", (text, elements) => {
-    expect(elementsOf(text)).toEqual(elements)
+    expect(elementsIn(text)).toEqual(elements)
   })
 
   test.each(["[", "[1", "[1]]", "[1] 2", '["a]', "[{]}", "[1}"])("is not a complete array: %s", (text) => {
-    const elements = elementsOf(text)
-    const parses = (element: string) => {
+    const elements = elementsIn(text)
+    const parses = (element = "") => {
       try {
         return JSON.parse(element) !== undefined
       } catch {
@@ -49,6 +60,14 @@ describe("texts", () => {
       }
     }
     expect(elements === undefined || !elements.every(parses)).toBe(true)
+  })
+
+  test.each([
+    ["an array in an array", () => elementsIn(`[[${"0,".repeat(2_000_000)}0]]`)],
+    ["blank lines", () => [...linesOf("\n".repeat(4_000_000))]],
+    ["a line after blank ones", () => [...linesOf(`${"\n".repeat(4_000_000)}{}`)].slice(0, -1)]
+  ])("a large body lets the event loop go on at least once in a million characters: %s", (_, split) => {
+    expect(split()!.filter((text) => text === undefined)).toHaveLength(3)
   })
 
   test("brackets within strings do not count for the depth", () => {
