@@ -4,7 +4,7 @@ import { Problem, retryAfterSeconds } from "../http/problem.ts"
 import { isToken } from "../http/token.ts"
 import type { Connection } from "../connection/connection.ts"
 import type { Principal } from "../access/principal.ts"
-import type { DeclaredView } from "../views/catalog.ts"
+import type { DeclaredView, ViewColumn } from "../views/catalog.ts"
 import { pageQueryOf, type PageQuery } from "../views/page-query.ts"
 import {
   knownView,
@@ -87,9 +87,19 @@ const within = async <A>(opening: Promise<A>, ms: number): Promise<A> => {
 export const changeOpener = ({ application, limits, reader, source, views }: ChangeParts): ChangeOpener => {
   const columnsOfAll = rememberedColumns({ reader, views })
   const feeds = new Feeds(source, limits)
+  /** Rejects with a `Problem` 404 if the database does not have the view. */
+  const columnsOf = async ({ name }: DeclaredView): Promise<ReadonlyArray<ViewColumn>> => {
+    const columns = (await columnsOfAll(false)).get(name) ?? (await columnsOfAll(true)).get(name)
+    if (columns === undefined) throw notReady(name)
+    return columns
+  }
   const open = async ({ isGone, last = "", name, principal, query: asked }: AskedChanges): Promise<OpenedChanges> => {
     const view = await knownView(views, name, principal, columnsOfAll)
-    if (view.kind === "view") throw notFollowable(view, views, await readableBy(views, principal, columnsOfAll))
+    if (view.kind === "view") {
+      // first whether the client may read it at all: what is said of a view is for those who may
+      if (principal.tenant !== undefined) tenantOfRows({ principal }, view, await columnsOf(view))
+      throw notFollowable(view, views, await readableBy(views, principal, columnsOfAll))
+    }
     const { from, ...query } = asked
     for (const parameter of ["order", "limit", "after"])
       if (query[parameter] !== undefined)
@@ -108,8 +118,7 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
     for (const [parameter, token] of tokens)
       if (token !== undefined)
         await waitFor(reader, token, dependenciesOf(application, view), { waitMs: limits.waitMs, isGone, parameter })
-    const columns = (await columnsOfAll(false)).get(view.name) ?? (await columnsOfAll(true)).get(view.name)
-    if (columns === undefined) throw notReady(view.name)
+    const columns = await columnsOf(view)
     const followed = { view, columns }
     const tenant = tenantOfRows({ principal }, view, columns)
     const { filters, order } = pageQueryOf(query, view, columns)

@@ -294,6 +294,16 @@ describe("a credential of a tenant", () => {
     expect([stolen.status, stolen.body.error.code]).toEqual([400, "invalid_cursor"])
     const { headers, url } = as("acme", "prices/changes")
     expect((await get(url, headers)).body.error.code).toBe("not_by_tenant")
+    // of a view that it may not read it learns no more; of one that it may read, what to follow, among what it may read
+    const refusals = ["wide", "levels"].map(async (name) => {
+      const view = as("acme", `${name}/changes`)
+      const { body } = await get(view.url, view.headers)
+      return [body.error.code, body.error.try.match(/\(of (.*)\)/)?.[1]]
+    })
+    expect(await Promise.all(refusals)).toEqual([
+      ["not_by_tenant", undefined],
+      ["not_followable", "accounts, ledger, studios"]
+    ])
     expect((await get(url)).status).toBe(401)
   })
 })
