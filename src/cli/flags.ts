@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { exitCodeOf, explain } from "./command-failure.ts"
 import { warn } from "./print.ts"
+import { endWithScript } from "./script.ts"
 import { settingsOfProcess } from "./settings-file.ts"
 import { terminalText } from "./terminal-text.ts"
 import { misspelledVariable } from "./variables.ts"
@@ -78,7 +79,14 @@ export const runToExitCode = (
   run: Effect.Effect<number, unknown, Scope.Scope>,
   { untilStopped = false }: EndOptions = {}
 ) =>
-  Effect.scoped(Effect.andThen(untilStopped ? checkVariables : Effect.andThen(exitBySignal, checkVariables), run)).pipe(
+  Effect.scoped(
+    Effect.gen(function* () {
+      if (!untilStopped) yield* exitBySignal
+      yield* endWithScript
+      yield* checkVariables
+      return yield* run
+    })
+  ).pipe(
     Effect.matchCause({
       onSuccess: (code) => code,
       onFailure: (cause) => {
