@@ -25,7 +25,7 @@ export class AggregateFailed extends Schema.TaggedError<AggregateFailed>()("Aggr
   aggregate: Schema.String,
   stream: Schema.String,
   command: Schema.UndefinedOr(Schema.String),
-  operation: Schema.Literals(["decide", "evolve", "event"]),
+  operation: Schema.Literals(["decide", "evolve", "event", "subject"]),
   reason: Schema.String,
   cause: Schema.optionalKey(Schema.Defect())
 }) {

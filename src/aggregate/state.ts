@@ -101,21 +101,27 @@ export const decodeEvent = <Ev>(
     throw new UnreadableEvent({ aggregate: aggregate.name, stream, version, type, reason })
   }
 }
+/** What a function of the aggregate makes of an event of a stream. Throws `AggregateFailed`. */
+const made = <A>(
+  aggregate: Aggregate.Any,
+  operation: "evolve" | "subject",
+  { stream, type, version }: Pick<RecordedEvent, "stream" | "type" | "version">,
+  make: () => A
+): A => {
+  try {
+    return make()
+  } catch (cause) {
+    const reason = `event ${version} of type ${type}: ${reasonOf(cause)}`
+    throw new AggregateFailed({ aggregate: aggregate.name, stream, command: undefined, operation, reason, cause })
+  }
+}
 /** The state after an event of a stream. Throws `AggregateFailed`. */
 export const evolved = <State>(
   aggregate: Aggregate.Any,
-  { stream, type, version }: Pick<RecordedEvent, "stream" | "type" | "version">,
+  recorded: Pick<RecordedEvent, "stream" | "type" | "version">,
   state: State,
   event: never
-): State => {
-  try {
-    return aggregate.evolve(state, event)
-  } catch (cause) {
-    const reason = `event ${version} of type ${type}: ${reasonOf(cause)}`
-    const at = { aggregate: aggregate.name, stream, command: undefined, operation: "evolve" } as const
-    throw new AggregateFailed({ ...at, reason, cause })
-  }
-}
+): State => made(aggregate, "evolve", recorded, () => aggregate.evolve(state, event))
 /** The state after more events. Throws `UnreadableEvent` and `AggregateFailed`. */
 export const foldEvents = <State>(
   aggregate: Aggregate.Any,
@@ -126,7 +132,7 @@ export const foldEvents = <State>(
   const subjects = new Set(from.subjects)
   for (const recorded of events) {
     const event = decodeEvent<never>(aggregate, recorded)
-    for (const subject of aggregate.subjectsOf(event)) subjects.add(subject)
+    for (const subject of made(aggregate, "subject", recorded, () => aggregate.subjectsOf(event))) subjects.add(subject)
     state = evolved(aggregate, recorded, state, event)
   }
   return { ...from, state, version: events.at(-1)?.version ?? from.version, subjects }

@@ -6,13 +6,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import { describeError } from "../dead-letter/event-failure.ts"
+import { describeError, withHiddenMessage } from "../dead-letter/event-failure.ts"
 import type { Aggregate as Model } from "../model/aggregate.ts"
+import { hasPersonalFields } from "../model/personal.ts"
 import { Aggregate } from "./aggregate.ts"
 import { isRejection } from "./command.ts"
 import { StreamClosed, TimerGone } from "./errors.ts"
 import type { EventStore } from "./event-store.ts"
-import { InvalidCommand } from "./failures.ts"
+import { AggregateFailed, InvalidCommand } from "./failures.ts"
 import { type DueCommand, leaseMs, Timers, type TimersError } from "./timers.ts"
 
 /** What became of a command. A rejection is an answer, as events are; what failed is tried again. */
@@ -35,16 +36,52 @@ const [firstDelayMs, longestDelayMs] = [1_000, 300_000]
 const delayMs = (failures: number) =>
   Math.min(longestDelayMs, firstDelayMs * 2 ** Math.min(failures, 20)) * (1 - Math.random() / 10)
 
-const judge = (exit: Exit.Exit<unknown, unknown>): { readonly outcome: TimerOutcome; readonly reason?: string } => {
+/** The JSON of a stored command does not fit the aggregate as it is now. Its message is that of the error. */
+class UnreadableCommand extends Error {
+  override readonly name = "UnreadableCommand"
+  constructor(cause: unknown) {
+    super(describeError(cause).message, { cause })
+  }
+}
+/**
+ * Why a command was rejected or failed, which is logged and stored with its timer. If the aggregate has personal fields, what its functions throw and
+ * answer, and what is said of a command's own values, is told by its name alone: an erasure reaches neither logs nor timers.
+ */
+const reasonOf = (error: unknown, aggregate: Model.Any | undefined): string => {
+  const isPersonal = aggregate !== undefined && [...aggregate.eventTypes.values()].some(hasPersonalFields)
+  const mayQuote =
+    isRejection(error) ||
+    error instanceof AggregateFailed ||
+    error instanceof InvalidCommand ||
+    error instanceof UnreadableCommand
+  if (!isPersonal || !mayQuote) return describeError(error).message
+  const { message, name } = withHiddenMessage(
+    (error instanceof AggregateFailed || error instanceof UnreadableCommand) && error.cause !== undefined
+      ? error.cause
+      : error
+  )
+  return `${name}: ${message}`
+}
+const judge = (
+  exit: Exit.Exit<unknown, unknown>,
+  aggregate: Model.Any | undefined
+): { readonly outcome: TimerOutcome; readonly reason?: string } => {
   if (Exit.isSuccess(exit)) return { outcome: "executed" }
-  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  const error = Option.getOrElse(Cause.findErrorOption(exit.cause), () => Cause.squash(exit.cause))
   if (error instanceof TimerGone) return { outcome: "gone" }
-  const reason = describeError(error ?? Cause.squash(exit.cause)).message
+  const reason = reasonOf(error, aggregate)
   // a stream that takes no more events never will; all other errors say nothing about the command, so it is tried again
   const isFinal = isRejection(error) || error instanceof StreamClosed || error instanceof SubjectErased
   return { outcome: isFinal ? "rejected" : "failed", reason }
 }
 
+const decoded = (aggregate: Model.Any, json: string) => {
+  try {
+    return aggregate.decodeCommand(JSON.parse(json))
+  } catch (error) {
+    throw new UnreadableCommand(error)
+  }
+}
 /** Executes a claimed command. Fails with what the command fails with. */
 const executed = (aggregates: ReadonlyMap<string, Model.Any>, due: DueCommand) =>
   Effect.suspend((): Effect.Effect<unknown, unknown, EventStore> => {
@@ -55,7 +92,7 @@ const executed = (aggregates: ReadonlyMap<string, Model.Any>, due: DueCommand) =
       return Effect.fail(new InvalidCommand({ aggregate: name, command: due.timer ?? "sent", reason }))
     }
     const context = { actor: projection, causationId, correlationId, tenant, traceparent }
-    const command = aggregate.decodeCommand(JSON.parse(due.command))
+    const command = decoded(aggregate, due.command)
     return Aggregate.execute(aggregate, stream, command as never, { commandId: id, timer: id, context })
   }).pipe(
     Effect.timeoutOrElse({
@@ -85,7 +122,7 @@ export const runTimers = Effect.fnUntraced(function* ({
       if ((yield* Clock.currentTimeMillis) - began > leaseMs / 3) return yield* timers.postpone(rest, 0)
       const exit = yield* Effect.exit(executed(aggregates, due))
       if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
-      const { outcome, reason } = judge(exit)
+      const { outcome, reason } = judge(exit, aggregates.get(due.aggregate))
       yield* settled(due, outcome, reason)
       if (outcome === "failed") return yield* timers.postpone(rest, delayMs(due.failures), reason)
       // the append of a command with events has removed it

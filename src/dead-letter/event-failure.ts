@@ -180,3 +180,12 @@ export const placeInApplication = (thrown: unknown): string | undefined => {
     return undefined
   }
 }
+/** An error with the name of another one and where it was thrown, without its message, which may quote personal fields. */
+export const withHiddenMessage = (thrown: unknown): Error => {
+  const at = thrownAt(thrown)
+  const hidden = new Error(
+    `its message is hidden, because it may quote personal fields of the event${at === undefined ? "" : `; it was thrown at ${at}`}`
+  )
+  hidden.name = describeError(thrown).error
+  return hidden
+}

@@ -8,7 +8,7 @@ import {
   EarlierParked,
   isEarlierParked,
   placeInApplication,
-  thrownAt
+  withHiddenMessage
 } from "../dead-letter/event-failure.ts"
 import { isRetry } from "../dead-letter/retry-record.ts"
 import type { LogRecord } from "../log/log.ts"
@@ -42,12 +42,7 @@ const withoutPersonalText = (failed: FailedEvent): FailedEvent => {
   const { error, record } = failed
   if (record.value === null || !maySeal(record.value) || isEarlierParked(error) || isUnreadablePersonal(error))
     return failed
-  const at = thrownAt(error)
-  const hidden = new Error(
-    `its message is hidden, because it may quote personal fields of the event${at === undefined ? "" : `; it was thrown at ${at}`}`
-  )
-  hidden.name = describeError(error).error
-  return { ...failed, error: hidden, thrownAt: placeInApplication(error) }
+  return { ...failed, error: withHiddenMessage(error), thrownAt: placeInApplication(error) }
 }
 /** Applies a projection's failure policy to the events of one partition, a batch at a time. */
 export class FailedEvents {

@@ -3,7 +3,15 @@ import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Schema } from "effect"
 import { shapeOf } from "../../../src/aggregate/state.ts"
-import { Aggregate, Event, EventStore, InvalidCommand, Personal, SubjectKeys } from "../../../src/index.ts"
+import {
+  Aggregate,
+  AggregateFailed,
+  Event,
+  EventStore,
+  InvalidCommand,
+  Personal,
+  SubjectKeys
+} from "../../../src/index.ts"
 import { thrownAt } from "../../../src/dead-letter/event-failure.ts"
 import { MemoryEventStore } from "../../../src/testing/testing.ts"
 import { problemOf } from "../../../src/server/aggregates/answers.ts"
@@ -91,4 +99,36 @@ it.effect("an erasure counts the snapshots that it deletes, and a snapshot is re
     assert.deepInclude(erased, { keys: 1, snapshots: 1 })
     assert.isUndefined((yield* store.load("customer", "s", { shape })).snapshot)
   }).pipe(Effect.provide(MemoryEventStore.layer))
+)
+
+it.effect(
+  "a `subject` that throws for a stored event fails what reads its stream, with the event, and nothing else",
+  () =>
+    Effect.gen(function* () {
+      const options = {
+        name: "note",
+        events: [Event.make("noted", { text: Schema.String })],
+        commands: { note: { text: Schema.String } },
+        state: Schema.Int,
+        initial: 0,
+        evolve: { noted: (count: number) => count + 1 },
+        decide: { note: (_: number, { text }: { readonly text: string }) => ({ type: "noted", text }) as const }
+      } as const
+      const before = Aggregate.make({ ...options, subject: () => "somebody" })
+      const after = Aggregate.make({
+        ...options,
+        subject: ({ text }) => {
+          if (text === "old") throw new RangeError("nobody is known")
+          return text
+        }
+      })
+      yield* Aggregate.execute(before, "a", { type: "note", text: "old" })
+      for (const read of [Aggregate.load(after, "a"), Aggregate.execute(after, "a", { type: "note", text: "new" })]) {
+        const error = yield* Effect.flip(read as Effect.Effect<unknown, unknown, EventStore>)
+        assert.instanceOf(error, AggregateFailed)
+        assert.include((error as AggregateFailed).message, "`subject` failed: event 1 of type noted: nobody is known")
+      }
+      yield* Aggregate.execute(after, "b", { type: "note", text: "new" })
+      assert.strictEqual((yield* Aggregate.load(after, "b")).state, 1)
+    }).pipe(Effect.provide(MemoryEventStore.layer))
 )
