@@ -12,7 +12,7 @@ import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
 import { type Access, guard, openAccess } from "./access/access.ts"
 import { aggregatesByName } from "./aggregates/catalog.ts"
-import { describe, type Described } from "./aggregates/openapi.ts"
+import { describe } from "./aggregates/openapi.ts"
 import { commands, reads } from "./aggregates/routes.ts"
 import { Appender, type Appended } from "./gateway/appender.ts"
 import { BodyMemory } from "./http/body.ts"
@@ -24,6 +24,7 @@ import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { streamRoutes } from "./connection/routes.ts"
 import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
+import { documentation } from "./documentation.ts"
 import type { ListenFailed, PortInUse } from "./errors.ts"
 import { listenError } from "./port.ts"
 import { gateway } from "./gateway/route.ts"
@@ -35,7 +36,6 @@ import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { type PressureParts, shedLoad } from "./http/pressure.ts"
 import { operations } from "./operations/routes.ts"
 import { partitionsOf } from "./gateway/partitions.ts"
-import { completed, type OpenApiDocument } from "./http/openapi-document.ts"
 import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } from "./http/problem.ts"
 import type { RateLimits } from "./http/rate-limits.ts"
 import { routeMethods } from "./http/route-methods.ts"
@@ -50,6 +50,7 @@ import {
   TlsUnusable
 } from "./http/tls.ts"
 import { allowOrigins, protect } from "./plugins.ts"
+import { prepare } from "./preparing.ts"
 import { records } from "./streams/log-routes.ts"
 import { traceFor } from "./http/request.ts"
 import { boundsOf, streams } from "./streams/routes.ts"
@@ -202,51 +203,6 @@ const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, report:
   })
 }
 
-/** Adds the pages at `/docs`. Returns the OpenAPI document as text, which is made once; its routes must be there by then. */
-const documented = async (
-  app: FastifyInstance,
-  name: string,
-  isRequired: boolean,
-  more: Described
-): Promise<() => string> => {
-  const [swagger, swaggerUi] = await Promise.all([import("@fastify/swagger"), import("@fastify/swagger-ui")])
-  await app.register(swagger.default, {
-    openapi: {
-      openapi: "3.1.0",
-      info: { title: name, version: "1", description: "Events in, derived records out." },
-      tags: [
-        { name: "events" },
-        { name: "aggregates" },
-        { name: "views" },
-        { name: "streams" },
-        { name: "operations" },
-        { name: "health" }
-      ]
-    },
-    transformObject: (document) => {
-      const openapi = ("openapiObject" in document ? document.openapiObject : {}) as OpenApiDocument
-      const components = { ...openapi.components, ...more.components }
-      return completed({ ...openapi, paths: { ...openapi.paths, ...more.paths }, components }, isRequired) as never
-    }
-  })
-  let made: string | undefined
-  const document = () => (made ??= JSON.stringify(app.swagger()))
-  app.addHook("onRoute", (route) => {
-    if (route.url === "/docs/json")
-      route.handler = (_, reply) => reply.type("application/json; charset=utf-8").send(document())
-    // JSON is YAML, and other YAML takes so long to write that requests wait
-    if (route.url === "/docs/yaml") route.handler = (_, reply) => reply.type("application/x-yaml").send(document())
-  })
-  await app.register(swaggerUi.default, {
-    routePrefix: "/docs",
-    staticCSP: true,
-    // with this directive Safari would use TLS for a loopback address
-    transformStaticCSP: (header) => header.replace(" upgrade-insecure-requests;", ""),
-    uiConfig: { tryItOutEnabled: true }
-  })
-  return document
-}
-
 /** Adds the console. While a process starts, its page shows what the process waits for. */
 const openConsole = async (app: FastifyInstance) => {
   ;(await import("./console/routes.ts")).consolePage(app)
@@ -373,17 +329,16 @@ const routesOf =
       reader: options.views,
       limits
     }
-    let document: (() => string) | undefined
+    const preparations: Array<() => unknown> = []
     if (roles.includes("api")) {
       const { components, paths } = describe(aggregates, { commands: hasCommands, reads: true })
       // what the database has now; without an answer, what is declared
       const columns = await viewParts?.reader.columns([...viewParts.views.keys()]).catch(() => undefined)
       const ofViews = viewParts && describeViews(viewParts.views, columns ?? new Map(), options.changes !== undefined)
       await openConsole(app)
-      document = await documented(app, options.application.name, options.access?.isRequired === true, {
-        paths: { ...paths, ...ofViews?.paths },
-        components
-      })
+      const more = { paths: { ...paths, ...ofViews?.paths }, components }
+      const isRequired = options.access?.isRequired === true
+      preparations.push(await documentation(app, options.application.name, isRequired, more))
     }
     if (eventStore !== undefined)
       await app.register(async (inner) => {
@@ -425,11 +380,8 @@ const routesOf =
       })
       const { status = Effect.succeed({ healthy: false, reason: "the server has no status" }), system } = options
       if (system !== undefined) await app.register(async (inner) => operations(inner, { system, status, held, limits }))
-      app.get("/openapi.json", { schema: { hide: true }, config: { scope: "read" } }, (_, reply) =>
-        reply.type("application/json; charset=utf-8").send(document!())
-      )
     }
-    return document === undefined ? [] : [document]
+    return preparations
   }
 
 const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect<number, PortInUse | ListenFailed> =>
@@ -441,17 +393,6 @@ const listen = (app: FastifyInstance, host: string, port: number): Effect.Effect
     },
     catch: (cause) => listenError(host, port, cause)
   })
-
-/** When a server begins to prepare for first requests, and the pause between preparations. Milliseconds. */
-const preparing = { afterMs: 2_000, pauseMs: 100 }
-/** Does what the first requests would wait for, each in a turn of its own of the event loop: together they hold it up for 100 ms and more. */
-const prepare = Effect.fnUntraced(function* (preparations: ReadonlyArray<() => unknown>) {
-  yield* Effect.sleep(preparing.afterMs)
-  for (const preparation of preparations) {
-    yield* Effect.ignore(Effect.tryPromise(async () => preparation()))
-    yield* Effect.sleep(preparing.pauseMs)
-  }
-})
 
 const serving = Effect.fnUntraced(function* (
   options: ServerOptions,
