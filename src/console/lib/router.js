@@ -1,10 +1,20 @@
 // The address in the fragment of the URL: `#/events?topic=alerts.v1`. Every state that is worth a link is in it, and back works.
 import { useEffect, useState } from "./html.js"
 
-const read = () => {
-  const [path = "", query = ""] = location.hash.replace(/^#\/?/, "").split("?")
-  return { path: path.split("/").map(decodeURIComponent), query: Object.fromEntries(new URLSearchParams(query)) }
+/** A part of a path; one that was cut off within a character stays as it is written. */
+const decoded = (part) => {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
 }
+/** The path's parts and the parameters of a fragment. */
+export const routeOf = (hash) => {
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?")
+  return { path: path.split("/").map(decoded), query: Object.fromEntries(new URLSearchParams(query)) }
+}
+const read = () => routeOf(location.hash)
 /** The path's parts and the parameters of the address, as they change. */
 export const useRoute = () => {
   const [route, setRoute] = useState(read)

@@ -4,7 +4,7 @@ import { counted, number } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { firstTopic, newestOf, recordsPath } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, JsonLine, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Field, JsonLine, Loaded, NoSuch, Table, Tag, Time } from "../parts/common.js"
 import { KeyLink, RecordDialog } from "../parts/record.js"
 
 /** How many records a page has, and how many a page of all partitions has. */
@@ -232,7 +232,13 @@ const Filters = ({ isAll, query, set, topic, topics }) => {
   </div>`
 }
 const Page = ({ query, topics }) => {
-  const topic = topics.find(({ name }) => name === query.topic) ?? firstTopic(topics)
+  const topic = query.topic === undefined ? firstTopic(topics) : topics.find(({ name }) => name === query.topic)
+  if (topic === undefined && query.topic !== undefined)
+    return html`<${NoSuch}
+      noun="topic"
+      name=${query.topic}
+      links=${topics.map(({ name }) => ({ name, href: linkTo("events", { topic: name }) }))}
+    />`
   if (topic === undefined)
     return html`<${Empty} title="The application has no topics"
       ><p>A projection reads one, and an aggregate has one: declare it in the application.</p><//

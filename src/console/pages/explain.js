@@ -5,7 +5,7 @@ import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { parseJson, same } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, FieldValue, Json, Loaded, Problem, Tag, Time } from "../parts/common.js"
+import { Command, Empty, Field, FieldValue, Json, Loaded, NoSuch, Problem, Tag, Time } from "../parts/common.js"
 
 /** How many events an explanation has at first, and at most. */
 const limits = { usual: 100, most: 1_000 }
@@ -265,7 +265,13 @@ export default ({ query }) => {
           ? html`<${Empty} title="No table is written by a projection"
               ><p>Only rows that a projection writes can be explained: name a table in its <code>writes</code>.</p><//
             >`
-          : html`<${Form} key=${query.table} views=${written} query=${query} />`
+          : query.table !== undefined && !written.some(({ name }) => name === query.table)
+            ? html`<${NoSuch}
+                noun=${views.some(({ name }) => name === query.table) ? "projection that writes" : "table"}
+                name=${query.table}
+                links=${written.map(({ name }) => ({ name, href: linkTo("explain", { table: name }) }))}
+              />`
+            : html`<${Form} key=${query.table} views=${written} query=${query} />`
       }}
     <//>`
 }

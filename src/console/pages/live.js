@@ -5,7 +5,7 @@ import { html, useState } from "../lib/html.js"
 import { mostPaused, useLive } from "../lib/live-list.js"
 import { firstTopic } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Loaded, Problem, Tag } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, NoSuch, Problem, Tag } from "../parts/common.js"
 import { FilterForm } from "../parts/filter-form.js"
 import { LiveItems } from "../parts/live-list.js"
 
@@ -111,6 +111,18 @@ const From = ({ from = "latest", onChange }) =>
   >`
 const Page = ({ query, topics, views }) => {
   const [isPaused, setPaused] = useState(false)
+  const missing = [
+    ["table", "view", query.view, views],
+    ["topic", "topic", query.topic, topics]
+  ].find(([, , name, all]) => name !== undefined && !all.some((one) => one.name === name))
+  if (missing !== undefined) {
+    const [noun, parameter, name, all] = missing
+    return html`<${NoSuch}
+      noun=${noun}
+      name=${name}
+      links=${all.map((one) => ({ name: one.name, href: linkTo("live", { [parameter]: one.name }) }))}
+    />`
+  }
   const source = sourceOf(query, topics, views)
   if (source === undefined)
     return html`<${Empty} title="The application has no topics"

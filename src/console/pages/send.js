@@ -4,7 +4,7 @@ import { counted, number } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { parseJson } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Loaded, Problem, Table, Tag } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, NoSuch, Problem, Table, Tag } from "../parts/common.js"
 import { freshIdOf } from "../lib/forms.js"
 import { Form, useForm } from "../parts/form.js"
 
@@ -261,7 +261,14 @@ export default ({ query }) => {
             <a href=${linkTo("aggregates")}>Send a command to an aggregate</a><//
           >`
         if (isMany) return html`<${ManyEvents} topics=${[...new Set(shapes.map(topicOf).filter(Boolean))]} />`
-        const shape = shapes.find(({ title }) => title === query.type) ?? shapes[0]
+        const type = query.type ?? query.event
+        const shape = type === undefined ? shapes[0] : shapes.find(({ title }) => title === type)
+        if (shape === undefined)
+          return html`<${NoSuch}
+            noun="event"
+            name=${type}
+            links=${shapes.map(({ title }) => ({ name: title, href: linkTo("send", { type: title }) }))}
+          />`
         const use = (one) => {
           setUsed({ ...one, at: Date.now() })
           go(linkTo("send", { type: one.type }))

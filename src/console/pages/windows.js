@@ -6,7 +6,7 @@ import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
 import { isNumber } from "../lib/types.js"
 import { Chart } from "../parts/chart.js"
-import { Command, Empty, Field, Loaded, Problem, Table, Tag, Time, Value, Withheld } from "../parts/common.js"
+import { Command, Empty, Field, Loaded, NoSuch, Problem, Table, Tag, Time, Value, Withheld } from "../parts/common.js"
 
 /** How many windows of a key are shown, how many keys, how many of these at first, and how many rows the table has. */
 const most = { windows: 200, keys: 5, first: 3, rows: 100 }
@@ -223,15 +223,22 @@ const Lines = ({ query, view }) => {
     <//>`
 }
 
-export default ({ path: [name], query }) => {
+export default ({ path: [inPath], query: { window: inQuery, ...query } }) => {
+  const name = inPath ?? inQuery
   const list = useGet("/v1/views")
   return html`<header class="head"><h1>Windows</h1></header>
     <${Loaded} of=${list}>
       ${({ views, withheld }) => {
         const windows = views.filter(({ kind }) => kind === "window")
-        const view = windows.find((one) => one.name === name) ?? windows[0]
-        if (view === undefined && withheld?.window > 0)
+        const view = name === undefined ? windows[0] : windows.find((one) => one.name === name)
+        if (windows.length === 0 && withheld?.window > 0)
           return html`<${Withheld} count=${withheld.window} noun="window" />`
+        if (view === undefined && name !== undefined)
+          return html`<${NoSuch}
+            noun="window"
+            name=${name}
+            links=${windows.map((one) => ({ name: one.name, href: linkTo(["windows", one.name]) }))}
+          />`
         if (view === undefined)
           return html`<${Empty} title="The application has no windows"
             ><p>A window adds up the events of a key over a time: <code>Window.tumbling</code>.</p><//

@@ -2,14 +2,28 @@
 import { html, useEffect, useRef } from "../lib/html.js"
 import { isUtc, number, time } from "../lib/format.js"
 
+/**
+ * Gives the browser a language that it knows until the returned function is called. uPlot makes a format of numbers of `navigator.language` when it is loaded,
+ * which throws where the system's locale is no language, as `en-US@posix`.
+ */
+const withKnownLanguage = () => {
+  try {
+    new Intl.NumberFormat(navigator.language)
+    return () => undefined
+  } catch {
+    Object.defineProperty(navigator, "language", { value: "en-US", configurable: true })
+    return () => delete navigator.language
+  }
+}
 let loading
 /** uPlot, loaded once. It is a classic script, since its smallest form is one. */
 const library = () =>
   (loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script")
+    const restore = withKnownLanguage()
     script.src = "/console/vendor/uplot.js"
-    script.addEventListener("load", () => resolve(globalThis.uPlot))
-    script.addEventListener("error", () => reject(new Error("the charts could not be loaded")))
+    script.addEventListener("load", () => (restore(), resolve(globalThis.uPlot)))
+    script.addEventListener("error", () => (restore(), reject(new Error("the charts could not be loaded"))))
     document.head.append(script)
   }))
 

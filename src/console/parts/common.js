@@ -1,5 +1,5 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
-import { isMoment, isUtc, number, time, visible } from "../lib/format.js"
+import { isMoment, isUtc, number, shortened, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
 import { useOnline } from "../lib/online.js"
@@ -52,6 +52,19 @@ export const Empty = ({ children, title }) =>
     <p><strong>${title}</strong></p>
     ${children}
   </div>`
+
+/** What a page shows for an address that names what is not there: `links` is what there is, `{ name, href }`. */
+export const NoSuch = ({ links, name, noun }) =>
+  html`<${Empty} title=${`There is no ${noun} ${shortened(name, 60)}`}>
+    ${
+      links.length === 0
+        ? html`<p>There is none at all.</p>`
+        : html`<p>There ${links.length === 1 ? "is" : "are"}:</p>
+            <ul class="bare">
+              ${links.map((one) => html`<li key=${one.name}><a href=${one.href}>${one.name}</a></li>`)}
+            </ul>`
+    }
+  <//>`
 
 /** What a page shows of tables or windows that are there, and that the credential of a tenant cannot read. */
 export const Withheld = ({ count, noun }) =>

@@ -110,6 +110,21 @@ suite("the console", () => {
     expect(await page.title()).toBe("No such page · Millrace")
     await page.getByRole("main").getByRole("link", { name: "Dead letters" }).click()
     await page.getByRole("heading", { name: "Dead letters", level: 1 }).waitFor()
+    for (const [path, said, other] of [
+      ["windows/nope", "There is no window nope", "entity_activity"],
+      ["windows?window=nope", "There is no window nope", "entity_activity"],
+      ["events?topic=nope", "There is no topic nope", "alerts.v1"],
+      ["live?view=nope", "There is no table nope", "alerts"],
+      ["live?topic=nope", "There is no topic nope", "alerts.v1"],
+      ["explain?table=nope&key=x", "There is no table nope", "alerts"],
+      ["send?event=nope", "There is no event nope", "transfer"],
+      ["tables/%E0%A4%A", "There is no table %E0%A4%A", "All tables"]
+    ] as const) {
+      await page.goto("about:blank")
+      await show(page, path)
+      await page.getByText(said).waitFor()
+      await page.locator("main .empty").getByRole("link", { name: other, exact: true }).waitFor()
+    }
     // an explanation waits for the one before
     expect(errors.filter((error) => !error.includes("409"))).toEqual([])
     await close()
