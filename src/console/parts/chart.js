@@ -8,7 +8,7 @@ import { isUtc, number, time } from "../lib/format.js"
  */
 const withKnownLanguage = () => {
   try {
-    new Intl.NumberFormat(navigator.language)
+    Intl.NumberFormat(navigator.language)
     return () => undefined
   } catch {
     Object.defineProperty(navigator, "language", { value: "en-US", configurable: true })
