@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import { Schema } from "effect"
 import { AlertCase } from "../../aggregates/alert-case.ts"
 import type { EventStore } from "../../src/aggregate/event-store.ts"
-import { Aggregate, Event } from "../../src/index.ts"
+import { Aggregate, Event, Personal } from "../../src/index.ts"
 import { make as makeStore } from "../../src/memory/event-store.ts"
 import { make as makeLog } from "../../src/memory/log.ts"
 import type { ServeOptions } from "../../src/server/server.ts"
@@ -52,7 +52,35 @@ const Counter = Aggregate.make({
     }
   }
 })
-export const application = { ...reference, aggregates: [AlertCase, Counter] }
+const Joined = Event.make("person.joined", { person_id: Schema.String })
+const Named = Event.make("person.named", { person_id: Schema.String, name: Personal(Schema.String) })
+/** An aggregate with a personal field, whose functions throw errors that quote personal data. */
+const Person = Aggregate.make({
+  name: "person",
+  id: "person_id",
+  subject: ({ person_id }) => {
+    if (person_id === "bad-subject") throw new RangeError("no subject for secret@example.com")
+    return person_id
+  },
+  events: [Joined, Named],
+  commands: { join: { person_id: Schema.String }, fail: { person_id: Schema.String } },
+  state: Schema.Struct({ joined: Schema.Boolean }),
+  initial: { joined: false },
+  evolve: {
+    "person.joined": (_, { person_id }) => {
+      if (person_id === "bad-evolve") throw new RangeError("no state for secret@example.com")
+      return { joined: true }
+    },
+    "person.named": (state) => state
+  },
+  decide: {
+    join: (_, { person_id }) => Joined.make({ person_id }),
+    fail: () => {
+      throw new RangeError("no decision about secret@example.com")
+    }
+  }
+})
+export const application = { ...reference, aggregates: [AlertCase, Counter, Person] }
 
 /** Starts a server of the application on an event store in memory, which `wrap` may change. */
 export const startServer = async (

@@ -24,7 +24,7 @@ const invalid = (header: string, value: string, advice: string): Problem =>
 
 /**
  * The version that an ETag names; undefined if it names none. A weak one (`W/"7"`) names the same version: proxies that compress answers weaken
- * their ETags, and a version stands for exactly one state however it is encoded.
+ * their ETags, and a version is the same however the answer is encoded.
  */
 const versionOf = (etag: string): number | undefined => {
   const [, digits] = /^(?:W\/)?"?(\d{1,15})"?$/.exec(etag.trim()) ?? []
@@ -50,10 +50,6 @@ export const expectedOf = (headers: IncomingHttpHeaders): Expected | undefined =
   if (version !== undefined) return version
   throw invalid("if-match", match, 'send the ETag of one version, as If-Match: "7"; * expects any events')
 }
-
-/** Whether `If-None-Match` names this version, so that the client has the answer already. */
-export const isKnown = (headers: IncomingHttpHeaders, version: number): boolean =>
-  (headers["if-none-match"] ?? "").split(",").some((etag) => etag.trim() === "*" || versionOf(etag) === version)
 
 const named = (
   headers: IncomingHttpHeaders,

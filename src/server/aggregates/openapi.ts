@@ -35,7 +35,6 @@ const parameters: Json = {
     'The version that the stream must have, as its ETag: `"7"`; `"0"`: no events, `*`: any'
   ),
   NoEvents: header("If-None-Match", "`*`: the stream must have no events"),
-  KnownVersion: header("If-None-Match", "The ETag that the client has: 304 if it is still the newest"),
   Traceparent: header("traceparent", "W3C trace context, which the events continue"),
   ...Object.fromEntries(
     Object.entries(contextHeaders).map(([field, name]) => [field, header(name, `Goes on the events as their ${field}`)])
@@ -142,7 +141,7 @@ const statePath = (aggregate: Aggregate.Any) => ({
     tags,
     summary: `The state of ${aggregate.name}`,
     parameters: [
-      ...use("AggregateId", "KnownVersion"),
+      ...use("AggregateId"),
       query("version", "The state as it was at this version", version),
       query("at", "The state as it was then: a date, or epoch milliseconds", text),
       waitFor
@@ -153,7 +152,6 @@ const statePath = (aggregate: Aggregate.Any) => ({
         properties: { version, state: jsonSchemaOf(aggregate.state) ?? {} },
         required: ["version", "state"]
       }),
-      304: { description: "the client has this version" },
       ...refusals(400, 401, 403, 404, 429, 500, 503, 504)
     }
   }
@@ -201,7 +199,7 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
     tags,
     summary: `The events of ${aggregate.name}, in pages`,
     parameters: [
-      ...use("AggregateId", "KnownVersion"),
+      ...use("AggregateId"),
       query("from", "The first version of the page", { ...version, default: 1 }),
       query("limit", "How many events the page has at most", { ...version, default: 100, maximum: 1000 }),
       waitFor
@@ -229,7 +227,6 @@ const eventsPath = (aggregate: Aggregate.Any) => ({
           }
         }
       }),
-      304: { description: "the client has this version" },
       ...refusals(400, 401, 403, 404, 429, 500, 503, 504)
     }
   }

@@ -8,6 +8,8 @@ import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
 import { encodedState } from "../../aggregate/state.ts"
 import { positionToken } from "../../log/position-token.ts"
+import type { Aggregate as Model } from "../../model/aggregate.ts"
+import { hasPersonalData } from "../../model/erasures.ts"
 import { tenantFor } from "../access/access.ts"
 import type { BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
@@ -22,7 +24,7 @@ import { commandJson, commandOf } from "./command.ts"
 import { eventsPage } from "./events.ts"
 import { streamsPage } from "./streams.ts"
 import { executeOwned, mayRead } from "./ownership.ts"
-import { commandIdOf, contextOf, etagOf, expectedOf, isKnown } from "./headers.ts"
+import { commandIdOf, contextOf, etagOf, expectedOf } from "./headers.ts"
 import { type Wait, waitForEvents } from "./waiting.ts"
 
 /** What the routes need. */
@@ -181,6 +183,12 @@ const noEvents = (aggregate: string, id: string, at?: number): Problem => {
   return new Problem(404, "unknown_stream", `${aggregate} ${shown(id)} ${none}`, "check the id")
 }
 
+/**
+ * What caches may do with an answer. Its ETag is the version, for `If-Match`, and nothing to tell caches by: an erasure and another release of
+ * `evolve` change the state of a version. So there is no 304, and personal data is not stored at all.
+ */
+const caching = (aggregate: Model.Any): string => (hasPersonalData(aggregate) ? "no-store" : "private, no-cache")
+
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
   const { aggregates, bounds, limits } = parts
@@ -211,7 +219,7 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
       tenant: request.principal.tenant
     }
     const page = await readOf(parts, streamsPage(aggregate, options))
-    return reply.header("cache-control", "no-cache").type(jsonType).send(JSON.stringify(page))
+    return reply.header("cache-control", caching(aggregate)).type(jsonType).send(JSON.stringify(page))
   })
   app.get(path, reading("version", "at", "waitFor"), async (request, reply) => {
     const { aggregate, id } = targetOf(request, aggregates)
@@ -224,9 +232,8 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
       const message = `${aggregate.name} ${shown(id)} has version ${version}, not yet ${past.version}`
       throw new Problem(404, "unknown_version", message, `use a version from 1 to ${version}`)
     }
-    reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
-    if (isKnown(request.headers, version)) return reply.code(304).send()
     const encoded = await readOf(parts, encodedState(aggregate, id, state))
+    reply.header("etag", etagOf(version)).header("cache-control", caching(aggregate))
     return reply.type(jsonType).send(JSON.stringify({ version, state: encoded }))
   })
   app.get(`${path}/events`, reading("from", "limit", "waitFor"), async (request, reply) => {
@@ -238,8 +245,7 @@ export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
     if (!(await readOf(parts, mayRead(aggregate, id, request.principal.tenant)))) throw noEvents(aggregate.name, id)
     const { closed, events, version } = await readOf(parts, eventsPage(aggregate, id, { from, limit }))
     if (version === 0) throw noEvents(aggregate.name, id)
-    reply.header("etag", etagOf(version)).header("cache-control", "no-cache")
-    if (isKnown(request.headers, version)) return reply.code(304).send()
+    reply.header("etag", etagOf(version)).header("cache-control", caching(aggregate))
     const last = events.at(-1)?.version ?? from - 1
     const next = last < version && events.length > 0 ? last + 1 : null
     return reply.type(jsonType).send(JSON.stringify({ version, next, closed, events }))
