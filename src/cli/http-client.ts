@@ -117,7 +117,7 @@ export const httpStreams = (tls: Omit<ClientTls, "isOwnServer">) => {
   const agent = new Agent(tls)
   return (url: URL, { headers, signal }: Pick<ClientRequest, "headers" | "signal">): Promise<StreamAnswer> =>
     new Promise((resolve, reject) => {
-      const options = { headers: { accept: "text/event-stream", ...headers }, signal }
+      const options = { headers: { accept: "text/event-stream, application/json", ...headers }, signal }
       const request = url.protocol === "https:" ? tlsRequest(url, { ...options, agent }) : plainRequest(url, options)
       request.once("error", reject)
       request.once("response", (response) => {

@@ -23,6 +23,7 @@ import type { ChangeSource } from "./changes/source.ts"
 import { Checker } from "./gateway/validate.ts"
 import { closerOf } from "./closing.ts"
 import { streamRoutes } from "./connection/routes.ts"
+import { contentType, isPassing, laterFrames, takesEventsAlone } from "./connection/sse.ts"
 import { acceptWebSockets, shouldUpgrade } from "./connection/websocket.ts"
 import { documentation } from "./documentation.ts"
 import type { ListenFailed, PortInUse } from "./errors.ts"
@@ -185,6 +186,11 @@ const errorHandler =
     metrics.refused(problem.code)
     // the rest of the body is not read
     if (problem.status === 408) reply.header("connection", "close")
+    if (isPassing(problem.status) && takesEventsAlone(request)) {
+      const { code: reason, message, retryAfter = retryAfterSeconds, try: advice } = problem
+      const frames = laterFrames({ reason, message, try: advice }, retryAfter)
+      return reply.code(200).type(contentType).header("cache-control", "no-store").send(frames)
+    }
     if (problem.retryAfter !== undefined && !reply.hasHeader("retry-after"))
       reply.header("retry-after", problem.retryAfter)
     return answerProblem(request, reply, problem, isAggregate || (request.is404 && isAggregatePath(request)))

@@ -63,7 +63,8 @@ export const follow = (path, { from, isRaw = false, newest, onEvents, onState })
       try {
         const key = credential()
         const headers = {
-          accept: "text/event-stream",
+          // with JSON it gets statuses; with events alone, 200 and the event `end`
+          accept: "text/event-stream, application/json",
           ...(key !== undefined && { authorization: `Bearer ${key}` }),
           ...(last !== undefined && { "last-event-id": last })
         }

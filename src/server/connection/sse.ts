@@ -20,6 +20,19 @@ export const commentFrame = (text: string): string => `: ${text}\n\n`
 /** The event that a server sends before it ends a stream. It has no id, so a client that resumes misses nothing. */
 export const endFrame = (end: EndOfStream): string => `event: end\ndata: ${JSON.stringify(end)}\n\n`
 
+/**
+ * Whether a request is one of `EventSource`, or of another client that takes nothing but server-sent events: by its standard it closes for good on
+ * any other status than 200. Clients that take JSON, too, get statuses.
+ */
+export const takesEventsAlone = ({ headers: { accept }, method }: FastifyRequest): boolean =>
+  method === "GET" && accept !== undefined && /^\s*text\/event-stream\s*(;[^,]*)?$/i.test(accept)
+
+/** Whether a request that is refused with this status may succeed later. */
+export const isPassing = (status: number): boolean => status === 429 || status === 503 || status === 504
+
+/** A whole stream that tells a client why it gets nothing now, and to connect again after so many seconds. */
+export const laterFrames = (end: EndOfStream, seconds: number): string => `retry: ${seconds * 1_000}\n\n${endFrame(end)}`
+
 /** A response of server-sent events. */
 export class SseConnection implements Connection {
   readonly #response: ServerResponse
