@@ -16,8 +16,9 @@ import type { Limits } from "../http/limits.ts"
 import { shown } from "../../text/text.ts"
 import { single, whole } from "../http/parameters.ts"
 import { readJsonBodies } from "../http/json-body.ts"
-import { Problem, problemJson, retryAfterSeconds } from "../http/problem.ts"
+import { Problem, problemJson } from "../http/problem.ts"
 import { traceFor } from "../http/request.ts"
+import { Slots } from "../http/slots.ts"
 import { isOwnFault, problemOf, rejectionDetails, rejectionOf, timedOut } from "./answers.ts"
 import { knownAggregate, type Aggregates } from "./catalog.ts"
 import { commandJson, commandOf } from "./command.ts"
@@ -192,23 +193,15 @@ const caching = (aggregate: Model.Any): string => (hasPersonalData(aggregate) ? 
 /** Adds `GET /v1/aggregates/NAME/ID` and `GET /v1/aggregates/NAME/ID/events`. */
 export const reads = (app: FastifyInstance, parts: AggregateParts): void => {
   const { aggregates, bounds, limits } = parts
-  let waiting = 0
+  const waiting = new Slots(limits.waiting)
   const waited = async (request: FastifyRequest, aggregate: string): Promise<void> => {
     const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
     if (token === undefined) return
-    if (waiting >= limits.waitingViews)
-      throw new Problem(
-        429,
-        "overloaded",
-        `${waiting} requests wait for events, which is the limit of this server`,
-        "send the request again after Retry-After seconds",
-        retryAfterSeconds
-      )
-    waiting++
+    const release = waiting.take(request.principal, "requests wait for events")
     try {
       await waitForEvents(aggregate, token, { bounds, waitMs: limits.waitMs, isGone: () => request.raw.destroyed })
     } finally {
-      waiting--
+      release()
     }
   }
   app.get("/v1/aggregates/:name", reading("order", "limit", "prefix", "after"), async (request, reply) => {

@@ -1,6 +1,7 @@
 // Opens what a client asks of the changes of a view, and follows it, for the routes and the command line.
 import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import { Slots } from "../http/slots.ts"
 import { isToken } from "../http/token.ts"
 import type { Connection } from "../connection/connection.ts"
 import type { Principal } from "../access/principal.ts"
@@ -32,7 +33,7 @@ export interface AskedChanges {
   readonly query: Readonly<Record<string, unknown>>
   /** The last id that the client has; it goes before `from`. */
   readonly last: string | undefined
-  readonly principal: Pick<Principal, "tenant">
+  readonly principal: Pick<Principal, "name" | "tenant">
   readonly isGone: () => boolean
 }
 /** What was opened for a client. */
@@ -87,6 +88,7 @@ const within = async <A>(opening: Promise<A>, ms: number): Promise<A> => {
 export const changeOpener = ({ application, limits, reader, source, views }: ChangeParts): ChangeOpener => {
   const columnsOfAll = rememberedColumns({ reader, views })
   const feeds = new Feeds(source, limits)
+  const waiting = new Slots(limits.waiting)
   /** Rejects with a `Problem` 404 if the database does not have the view. */
   const columnsOf = async ({ name }: DeclaredView): Promise<ReadonlyArray<ViewColumn>> => {
     const columns = (await columnsOfAll(false)).get(name) ?? (await columnsOfAll(true)).get(name)
@@ -115,9 +117,15 @@ export const changeOpener = ({ application, limits, reader, source, views }: Cha
       ["waitFor", single(query["waitFor"], "waitFor")] as const,
       ["from", isToken(start) ? start : undefined] as const
     ]
-    for (const [parameter, token] of tokens)
-      if (token !== undefined)
-        await waitFor(reader, token, dependenciesOf(application, view), { waitMs: limits.waitMs, isGone, parameter })
+    for (const [parameter, token] of tokens) {
+      if (token === undefined) continue
+      const release = waiting.take(principal, "streams wait for projections")
+      await waitFor(reader, token, dependenciesOf(application, view), {
+        waitMs: limits.waitMs,
+        isGone,
+        parameter
+      }).finally(release)
+    }
     const columns = await columnsOf(view)
     const followed = { view, columns }
     const tenant = tenantOfRows({ principal }, view, columns)

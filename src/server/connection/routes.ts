@@ -3,10 +3,10 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import type { Limits } from "../http/limits.ts"
 import type { Metrics } from "../http/metrics.ts"
 import { Problem } from "../http/problem.ts"
+import { Slots } from "../http/slots.ts"
 import type { Connection } from "./connection.ts"
 import { contentType, SseConnection } from "./sse.ts"
 import { WebSocketConnection, webSocketVersion } from "./websocket.ts"
-import { counted } from "../../text/counted.ts"
 
 /** A stream that is sent to a client. */
 export interface RunningStream {
@@ -54,21 +54,12 @@ export const streamRoutes = (
   { limits, metrics }: { readonly limits: Limits; readonly metrics: Metrics }
 ): StreamAdder => {
   const running = new Map<RunningStream, FastifyRequest>()
-  let taken = 0
+  const slots = new Slots(limits.streams)
   /** Takes a slot until the connection closes. */
   const take = (request: FastifyRequest, reply: FastifyReply): void => {
-    if (taken >= limits.streams)
-      throw new Problem(
-        429,
-        "overloaded",
-        `${counted(taken, "stream")} ${taken === 1 ? "is" : "are"} open, which is the limit of this server`,
-        "connect again after Retry-After seconds",
-        5
-      )
     const connection = connectionOf(request, reply)
     if (connection.destroyed) return
-    taken++
-    connection.once("close", () => taken--)
+    connection.once("close", slots.take(request.principal, "streams are open", 5))
   }
   const serve = async (stream: RunningStream, request: FastifyRequest): Promise<void> => {
     running.set(stream, request)

@@ -34,7 +34,7 @@ export interface Limits {
   readonly commandMs: number
   /** The mean delay of the event loop at which posts are refused with 503. 0: never, for example on Deno, which does not measure the delay. */
   readonly eventLoopDelayMs: number
-  /** HTTP streams that are open at once. */
+  /** HTTP streams that are open at once; further ones are refused with 429. Of these, and the two below, one tenant or credential gets half. */
   readonly streams: number
   /** How long the client of a stream may read nothing of what was sent. */
   readonly slowClientMs: number
@@ -50,8 +50,10 @@ export interface Limits {
   readonly openMs: number
   /** How long a request waits for what its token names; then the answer is 504. */
   readonly waitMs: number
+  /** Requests that wait for what their tokens name, of each kind of route. They hold nothing else; further ones are refused with 429. */
+  readonly waiting: number
   /** Requests that read views at once; further ones are refused with 429. */
-  readonly waitingViews: number
+  readonly readingViews: number
   /** The rows of one page of a view; a page that would be larger has fewer rows. */
   readonly viewBytes: number
   /** How long a closing server waits for running requests. */
@@ -84,7 +86,8 @@ export const defaultLimits: Limits = {
   viewMs: 10_000,
   openMs: 30_000,
   waitMs: 10_000,
-  waitingViews: 100,
+  waiting: 100,
+  readingViews: 100,
   viewBytes: 4 * 1024 * 1024,
   closeMs: 5_000
 }

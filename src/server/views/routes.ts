@@ -6,6 +6,7 @@ import type { Principal } from "../access/principal.ts"
 import type { Limits } from "../http/limits.ts"
 import { single } from "../http/parameters.ts"
 import { Problem, retryAfterSeconds } from "../http/problem.ts"
+import { Slots } from "../http/slots.ts"
 import { assertByTenant, type DeclaredView, readableNames, tenantOf, unknownView, type ViewColumn } from "./catalog.ts"
 import { cursorText, pageQueryOf, type PageQuery } from "./page-query.ts"
 import { pageStatement, type TenantOfRows } from "./page-sql.ts"
@@ -21,7 +22,7 @@ export interface ViewParts {
 }
 
 const jsonType = "application/json; charset=utf-8"
-const reading = { scope: "read" } as const
+const readers = { scope: "read" } as const
 /** For how long columns are remembered, in milliseconds: they change when a version is promoted. */
 const rememberMs = 1_000
 
@@ -154,9 +155,9 @@ export const tenantOfRows = (
 export const views = (app: FastifyInstance, parts: ViewParts): void => {
   const { application, limits, reader, views: declared } = parts
   const columnsOfAll = rememberedColumns(parts)
-  let running = 0
+  const [reading, waiting] = [new Slots(limits.readingViews), new Slots(limits.waiting)]
 
-  app.get("/v1/views", { schema: { hide: true }, config: reading }, async (request, reply) => {
+  app.get("/v1/views", { schema: { hide: true }, config: readers }, async (request, reply) => {
     const columns = await columnsOfAll(false).catch((error: unknown) => {
       throw problemOf(error, limits)
     })
@@ -186,26 +187,22 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
 
   app.get(
     "/v1/views/:name",
-    { schema: { hide: true }, config: { ...reading, parameters: "own" } },
+    { schema: { hide: true }, config: { ...readers, parameters: "own" } },
     async (request, reply) => {
       const { name } = request.params as { readonly name: string }
       const view = await knownView(declared, name, request.principal, columnsOfAll)
-      if (running >= limits.waitingViews)
-        throw new Problem(
-          429,
-          "overloaded",
-          `${running} requests read views, which is the limit of this server`,
-          "send the request again after Retry-After seconds",
-          retryAfterSeconds
-        )
-      running++
+      const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
+      let release: (() => void) | undefined
       try {
-        const token = single((request.query as Readonly<Record<string, unknown>>)["waitFor"], "waitFor")
-        if (token !== undefined)
+        if (token !== undefined) {
+          release = waiting.take(request.principal, "requests wait for projections")
           await waitFor(reader, token, dependenciesOf(application, view), {
             waitMs: limits.waitMs,
             isGone: () => request.raw.destroyed
           })
+          release()
+        }
+        release = reading.take(request.principal, "requests read views")
         const body = await page(request, view, false).catch((error: unknown) => {
           if (hasChanged(error)) return page(request, view, true)
           throw error
@@ -214,7 +211,7 @@ export const views = (app: FastifyInstance, parts: ViewParts): void => {
       } catch (error) {
         throw problemOf(error, limits)
       } finally {
-        running--
+        release?.()
       }
     }
   )

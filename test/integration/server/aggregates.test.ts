@@ -289,7 +289,7 @@ describe("waitFor", () => {
   })
 
   test("is limited to a number of requests at once", async () => {
-    const limited = await startServer((store) => store, { waitMs: 20, waitingViews: 0 })
+    const limited = await startServer((store) => store, { waitMs: 20, waiting: 0 })
     const path = newCase()
     await call(limited, `${path}/commands/open`, opened)
     const { body, status } = await call(limited, `${path}?waitFor=p1.W10`)
