@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import { SubjectErased } from "../erasure/errors.ts"
 import type { Aggregate } from "../model/aggregate.ts"
+import { withHiddenMessage } from "../dead-letter/event-failure.ts"
 import { hasPersonalData } from "../model/erasures.ts"
 import {
   answerOfRejection,
@@ -234,9 +235,13 @@ const saveSnapshot = (store: Store, chain: ChainStream) =>
     if (state.version - state.snapshotVersion < every) return Effect.void
     chain.isSavingSnapshot = true
     const save = Effect.gen(function* () {
-      const text = yield* Effect.try({ try: () => snapshotText(aggregate, state), catch: (error) => error })
-      const { subjects, version } = state
       const personal = hasPersonalData(aggregate)
+      const text = yield* Effect.try({
+        try: () => snapshotText(aggregate, state),
+        // it is logged, and may quote the state
+        catch: (error) => (personal ? withHiddenMessage(error) : error)
+      })
+      const { subjects, version } = state
       const snapshot = { shape: shapeOf(aggregate), version, state: text, subjects: [...subjects], personal }
       yield* store.saveSnapshot(aggregate.name, stream, snapshot)
     })

@@ -6,14 +6,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import { describeError, withHiddenMessage } from "../dead-letter/event-failure.ts"
 import type { Aggregate as Model } from "../model/aggregate.ts"
-import { hasPersonalFields } from "../model/personal.ts"
 import { Aggregate } from "./aggregate.ts"
 import { isRejection } from "./command.ts"
 import { StreamClosed, TimerGone } from "./errors.ts"
 import type { EventStore } from "./event-store.ts"
-import { AggregateFailed, InvalidCommand } from "./failures.ts"
+import { InvalidCommand } from "./failures.ts"
+import { loggedReason, UnreadableCommand } from "./logged-reason.ts"
 import { type DueCommand, leaseMs, Timers, type TimersError } from "./timers.ts"
 
 /** What became of a command. A rejection is an answer, as events are; what failed is tried again. */
@@ -36,32 +35,6 @@ const [firstDelayMs, longestDelayMs] = [1_000, 300_000]
 const delayMs = (failures: number) =>
   Math.min(longestDelayMs, firstDelayMs * 2 ** Math.min(failures, 20)) * (1 - Math.random() / 10)
 
-/** The JSON of a stored command does not fit the aggregate as it is now. Its message is that of the error. */
-class UnreadableCommand extends Error {
-  override readonly name = "UnreadableCommand"
-  constructor(cause: unknown) {
-    super(describeError(cause).message, { cause })
-  }
-}
-/**
- * Why a command was rejected or failed, which is logged and stored with its timer. If the aggregate has personal fields, what its functions throw and
- * answer, and what is said of a command's own values, is told by its name alone: an erasure reaches neither logs nor timers.
- */
-const reasonOf = (error: unknown, aggregate: Model.Any | undefined): string => {
-  const isPersonal = aggregate !== undefined && [...aggregate.eventTypes.values()].some(hasPersonalFields)
-  const mayQuote =
-    isRejection(error) ||
-    error instanceof AggregateFailed ||
-    error instanceof InvalidCommand ||
-    error instanceof UnreadableCommand
-  if (!isPersonal || !mayQuote) return describeError(error).message
-  const { message, name } = withHiddenMessage(
-    (error instanceof AggregateFailed || error instanceof UnreadableCommand) && error.cause !== undefined
-      ? error.cause
-      : error
-  )
-  return `${name}: ${message}`
-}
 const judge = (
   exit: Exit.Exit<unknown, unknown>,
   aggregate: Model.Any | undefined
@@ -69,7 +42,7 @@ const judge = (
   if (Exit.isSuccess(exit)) return { outcome: "executed" }
   const error = Option.getOrElse(Cause.findErrorOption(exit.cause), () => Cause.squash(exit.cause))
   if (error instanceof TimerGone) return { outcome: "gone" }
-  const reason = reasonOf(error, aggregate)
+  const reason = loggedReason(error, aggregate)
   // a stream that takes no more events never will; all other errors say nothing about the command, so it is tried again
   const isFinal = isRejection(error) || error instanceof StreamClosed || error instanceof SubjectErased
   return { outcome: isFinal ? "rejected" : "failed", reason }

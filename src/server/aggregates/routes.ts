@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify"
 import { Aggregate } from "../../aggregate/aggregate.ts"
 import { VersionConflict } from "../../aggregate/errors.ts"
 import type { EventStore } from "../../aggregate/event-store.ts"
+import { loggedMessage } from "../../aggregate/logged-reason.ts"
 import { encodedState } from "../../aggregate/state.ts"
 import { positionToken } from "../../log/position-token.ts"
 import type { Aggregate as Model } from "../../model/aggregate.ts"
@@ -66,12 +67,14 @@ class Failed<E> {
 }
 /** Waits for an effect on the event store, at most `commandMs`. Rejects with a `Problem` if the store refuses or fails, or on time-out. */
 const answerOf = async <A, E>(
-  { context, limits }: AggregateParts,
+  { aggregates, context, limits }: AggregateParts,
   effect: Effect.Effect<A, E, EventStore>
 ): Promise<A | Failed<E>> => {
   const outcome = await Effect.runPromiseWith(context)(
     effect.pipe(
-      Effect.tapError((error) => (isOwnFault(error) ? Effect.logError(error.message) : Effect.void)),
+      Effect.tapError((error) =>
+        isOwnFault(error) ? Effect.logError(loggedMessage(error, aggregates.get(error.aggregate))) : Effect.void
+      ),
       Effect.match({ onSuccess: (value): A | Failed<E> => value, onFailure: (error) => new Failed(error) }),
       Effect.timeoutOption(limits.commandMs)
     )
