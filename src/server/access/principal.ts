@@ -15,10 +15,12 @@ export interface Principal {
   /** The only tenant whose data the principal writes and reads; undefined: all tenants. */
   readonly tenant: string | undefined
   readonly scopes: ReadonlySet<Scope>
+  /** Whether the request has no credential. */
+  readonly isAnonymous?: true
 }
 
 /** The principal of requests to a server that asks for no credentials: they may do everything. */
-export const anyone: Principal = { name: "anyone", tenant: undefined, scopes: new Set(scopes) }
+export const anyone: Principal = { name: "anyone", tenant: undefined, scopes: new Set(scopes), isAnonymous: true }
 
 /** The problem of a request whose principal does not have the scope of its route; undefined if it has. */
 export const scopeProblem = (principal: Principal, scope: Scope): Problem | undefined => {

@@ -33,7 +33,7 @@ export interface AskedChanges {
   readonly query: Readonly<Record<string, unknown>>
   /** The last id that the client has; it goes before `from`. */
   readonly last: string | undefined
-  readonly principal: Pick<Principal, "name" | "tenant">
+  readonly principal: Pick<Principal, "name" | "tenant" | "isAnonymous">
   readonly isGone: () => boolean
 }
 /** What was opened for a client. */

@@ -1,9 +1,16 @@
 // Bounds what requests hold at once, and keeps one credential, or the keys of one tenant, from holding all of it.
-import { anyone, type Principal } from "../access/principal.ts"
 import { Problem, retryAfterSeconds } from "./problem.ts"
 
+/** Who takes a slot, as its credential says. */
+export interface SlotOwner {
+  readonly name: string
+  readonly tenant: string | undefined
+  /** Whether it has no credential. */
+  readonly isAnonymous?: true
+}
+
 /** Whose slots count together: those of a tenant, or of a credential of all tenants. */
-const ownerOf = ({ name, tenant }: Pick<Principal, "name" | "tenant">): string =>
+const ownerOf = ({ name, tenant }: SlotOwner): string =>
   JSON.stringify(tenant === undefined ? ["name", name] : ["tenant", tenant])
 
 /**
@@ -23,8 +30,8 @@ export class Slots {
    * Takes a slot. Returns what gives it back, which counts once. Throws a `Problem` 429 if the credential can have none now. `what`: who holds slots, as
    * "requests read views".
    */
-  take(principal: Pick<Principal, "name" | "tenant">, what: string, retryAfter = retryAfterSeconds): () => void {
-    const owner = principal === anyone ? undefined : ownerOf(principal)
+  take(by: SlotOwner, what: string, retryAfter = retryAfterSeconds): () => void {
+    const owner = by.isAnonymous === true ? undefined : ownerOf(by)
     const own = owner === undefined ? 0 : (this.#taken.get(owner) ?? 0)
     const free = this.#most - this.#all
     if (free <= own) {
