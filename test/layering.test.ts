@@ -62,6 +62,9 @@ const packages: Readonly<Record<string, RegExp>> = {
   ...Object.fromEntries(
     ["text", "model", "log", "monitor", "dead-letter", "relay", "subscription", "."].map((room) => [room, effectOnly])
   ),
+  // of built-ins what computes alone: file URLs in stack traces, and the channel that stages of a batch are told on
+  "dead-letter": new RegExp(`${effectOnly.source}|^node:url$`),
+  log: new RegExp(`${effectOnly.source}|^node:diagnostics_channel$`),
   // the kit reads files of samples that are kept beside the code
   testing: new RegExp(`${effectOnly.source}|^node:fs$`),
   ...Object.fromEntries(["runner", "bridge", "aggregate", "erasure"].map((room) => [room, effectAndComputing])),
