@@ -104,7 +104,13 @@ export const tailView = Effect.fnUntraced(function* (flags: TailFlags) {
   const follower = (last: string | undefined) =>
     Effect.tryPromise({
       try: async () => {
-        const opened = await open({ name, query: { from }, last, principal: { name: "tail", tenant, isAnonymous: true }, isGone: () => false })
+        const opened = await open({
+          name,
+          query: { from },
+          last,
+          principal: { name: "tail", tenant, isAnonymous: true },
+          isGone: () => false
+        })
         return follow(opened, out.connection)
       },
       catch: (cause) =>

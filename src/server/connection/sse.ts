@@ -31,7 +31,8 @@ export const takesEventsAlone = ({ headers: { accept }, method }: FastifyRequest
 export const isPassing = (status: number): boolean => status === 429 || status === 503 || status === 504
 
 /** A whole stream that tells a client why it gets nothing now, and to connect again after so many seconds. */
-export const laterFrames = (end: EndOfStream, seconds: number): string => `retry: ${seconds * 1_000}\n\n${endFrame(end)}`
+export const laterFrames = (end: EndOfStream, seconds: number): string =>
+  `retry: ${seconds * 1_000}\n\n${endFrame(end)}`
 
 /** A response of server-sent events. */
 export class SseConnection implements Connection {
