@@ -55,7 +55,7 @@ const unstable =
 const effectOnly = new RegExp(`^effect/(?!(${unstable})(/|$))`)
 const effectAnywhere = new RegExp(`^effect(/(?!(${unstable})(/|$))|$)`)
 const effectAndComputing =
-  /^(effect\/(?!(cli|http|http-api|sql|FileSystem)(\/|$))|node:(crypto|zlib|buffer|util|perf_hooks|async_hooks)$)/
+  /^(effect\/(?!(cli|http|http-api|sql|FileSystem)(\/|$))|node:(crypto|zlib|buffer|util|perf_hooks|async_hooks|diagnostics_channel|url)$)/
 const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mocha|bun:test)/
 /** The packages and built-ins that a room may import; a room that is not named may import any but a test runner. */
 const packages: Readonly<Record<string, RegExp>> = {
