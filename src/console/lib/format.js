@@ -12,7 +12,10 @@ export const number = (value) =>
         ? whole.format(value)
         : fine.format(value)
 /** `1 record`, `2 records`. */
-export const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`
+export const counted = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
+/** The positions from `from` to the one before `end`: `0 to 37`, `37`, or `none`. */
+export const positionsText = (from, end) =>
+  from >= end ? "none" : from === end - 1 ? number(from) : `${number(from)} to ${number(end - 1)}`
 /** A duration in milliseconds: `12 ms`, `3.4 s`, `5 min`, `2 h 5 min`, `3 d`, `13 years`. */
 export const duration = (ms) => {
   if (ms === undefined || ms === null) return "–"

@@ -1,6 +1,6 @@
 // The records of a topic: of one partition or all, by key, type, tenant and time; one with its headers, decoded and raw, and the requests that stand for it.
 import { curlOf, useGet } from "../lib/api.js"
-import { counted, number } from "../lib/format.js"
+import { counted, number, positionsText } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { firstTopic, newestOf, recordsPath } from "../lib/records.js"
 import { go, linkTo } from "../lib/router.js"
@@ -42,7 +42,7 @@ const Records = ({ query, records, topic }) =>
 const foundText = (count, { from, to }, isDone, order) => {
   const end = order === "asc" ? "newest" : "oldest"
   const rest = isDone ? `the ${end} included.` : "and there may be more beyond."
-  return `${counted(count, "record")} found; looked at ${counted(to - from, "position")}, ${number(from)} to ${number(to)}, ${rest}`
+  return `${counted(count, "record")} found; looked at ${counted(to - from, "position")}, ${positionsText(from, to)}, ${rest}`
 }
 /** A page of one partition, newest first, or what a search has found on its way through it. */
 const Partition = ({ query, set, topic }) => {
@@ -57,7 +57,7 @@ const Partition = ({ query, set, topic }) => {
           const rows = order === "asc" ? records.toReversed() : records
           const isDone = order === "asc" ? next >= end : next <= start
           return html`<p role="status" class="quiet">
-              ${`Partition ${found} has positions ${number(start)} to ${number(end)}. `}
+              ${start < end ? `Partition ${found} has the positions ${positionsText(start, end)}. ` : `Partition ${found} has no records; the next one gets the position ${number(end)}.`}
               ${(isSearch || records.length === 0) && start < end && foundText(records.length, searched, isDone, order)}
             </p>
             ${

@@ -154,9 +154,20 @@ const Delay = ({ hasRelays, parts }) => {
 }
 
 const failuresOf = ({ processes }) => processes.filter(({ running }) => running).flatMap(({ failing }) => failing)
+/** What is tried again: of the processes, and timers and commands of policies. */
+const failingText = (failures, timers) =>
+  [failures[0] && `${failures[0].what} fails`, timers > 0 && counted(timers, "timer or command", "timers and commands")]
+    .filter(Boolean)
+    .join("; ") || "nothing is tried again"
+/** Dead letters that are counted apart, as `millrace status` does: a live build has its own for the same events. */
+const followersText = (count) => `${number(count)} of builds that follow`
+const lettersText = (letters, followed) =>
+  letters === 0
+    ? `${counted(followed, "dead letter")} of builds that follow`
+    : counted(letters, "dead letter") + (followed > 0 ? `, and ${followersText(followed)}` : "")
 const Figures = ({ found, rates }) => {
   const { dead_letters: ofProjections, follower_dead_letters: followed, subscriptions, timers } = found
-  const failing = failuresOf(found).length
+  const failures = failuresOf(found)
   const letters = ofProjections + found.parked_messages
   const undelivered = sum(subscriptions.map((one) => one.undelivered))
   return html`<div class="figures">
@@ -183,16 +194,17 @@ const Figures = ({ found, rates }) => {
     />
     <${Figure}
       label="Failing now"
-      value=${failing}
-      note=${failing === 0 ? "nothing is tried again" : `${failuresOf(found)[0].what} fails`}
-      kind=${failing > 0 ? "bad" : ""}
+      value=${failures.length + timers.failing}
+      href=${failures.length === 0 && timers.failing > 0 ? linkTo("timers", { failing: "true" }) : undefined}
+      note=${failingText(failures, timers.failing)}
+      kind=${failures.length > 0 ? "bad" : timers.failing > 0 ? "warn" : ""}
     />
     <${Figure}
       label="Dead letters"
       value=${letters}
       href=${linkTo("dead-letters")}
       kind=${letters + followed > 0 ? "warn" : ""}
-      note=${(letters > 0 ? "wait for a decision" : followed > 0 ? "of live builds" : "none is open") + (followed > 0 ? `; and ${number(followed)} of builds that follow` : "")}
+      note=${(letters > 0 ? "wait for a decision" : followed > 0 ? "of live builds" : "none is open") + (followed > 0 ? `; and ${followersText(followed)}` : "")}
     />
     ${
       timers.waiting + timers.due > 0 &&
@@ -270,7 +282,8 @@ const Whole = ({ application, found, topics, views }) => {
   const parts = partsOf(found, input)
   const records = sum(input.map(recordsOf))
   const { notices, problems } = found
-  const letters = found.dead_letters + found.follower_dead_letters + found.parked_messages
+  const { follower_dead_letters: followed } = found
+  const letters = found.dead_letters + found.parked_messages
   const newest = shownOf({ input, output }, views)
   return html`<p class="sentence">
       ${sentenceOf(application, { rate: rates.last.in, records, delay: parts.projection })}${" "}
@@ -279,7 +292,7 @@ const Whole = ({ application, found, topics, views }) => {
           ? html`<${Tag} kind="good">healthy<//>`
           : html`<${Tag} kind="bad">unhealthy: ${counted(problems.length, "problem")}<//>`
       }
-      ${letters > 0 && html` <a href=${linkTo("dead-letters")}><${Tag} kind="warn">${counted(letters, "dead letter")}<//></a>`}
+      ${letters + followed > 0 && html` <a href=${linkTo("dead-letters")}><${Tag} kind="warn">${lettersText(letters, followed)}<//></a>`}
     </p>
     <${Problems} problems=${problems} notices=${notices} />
     <${Figures} found=${found} rates=${rates} />

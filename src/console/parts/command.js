@@ -8,7 +8,7 @@ import { Form, useForm } from "./form.js"
 const newKey = () => crypto.randomUUID()
 
 /** What a command was answered. */
-const Answer = ({ answer: { body, status }, onAgain, onVersion }) => {
+const Answer = ({ answer: { body, status }, onVersion }) => {
   const repeated = body.repeated && html` <${Tag} kind="warn">repeated: answered before<//>`
   if (status === 409) {
     const { _tag: tag, ...fields } = body.rejection ?? { _tag: body.title }
@@ -51,7 +51,6 @@ const Answer = ({ answer: { body, status }, onAgain, onVersion }) => {
         <${Json} value=${body.events} />
       </details>`
     }
-    <button type="button" class="small" onClick=${onAgain}>Send it again with the same key</button>
   </div>`
 }
 
@@ -80,19 +79,27 @@ const SentWith = ({ given, setGiven, version }) => {
     >
   </fieldset>`
 }
-/** The command and the request that do the same. */
-const Same = ({ aggregate, body, command, given: { actor, expected, key }, headers, id, path }) => {
+/** The headers of a request that is sent with `given`. */
+const headersOf = ({ actor, expected, key }) => ({
+  ...(key !== "" && { "idempotency-key": key }),
+  ...(expected !== undefined && { "if-match": `"${expected}"` }),
+  ...(actor !== "" && { "millrace-actor": actor })
+})
+/** The command and the request that do the same. `note` says of which one, once one was sent. */
+const Same = ({ aggregate, body, command, given, id, note, path }) => {
+  const { actor, expected, key } = given
   const options = [
     expected === undefined ? "" : ` --expected ${expected}`,
     key === "" ? "" : ` --command-id ${shellWord(key)}`,
     actor === "" ? "" : ` --actor ${shellWord(actor)}`
   ].join("")
-  return html`<${Command}
+  return html`${note && html`<p class="quiet">${note}</p>`}
+    <${Command}
       text=${`npx millrace aggregate send ${shellWord(aggregate.name)} ${shellWord(id)} ${shellWord(command.name)} ${shellWord(body)}${options}`}
     />
     <details>
       <summary>The same as a request</summary>
-      <${Command} label="request" text=${curlOf("POST", path, { body, headers })} />
+      <${Command} label="request" text=${curlOf("POST", path, { body, headers: headersOf(given) })} />
     </details>`
 }
 
@@ -102,34 +109,39 @@ const CommandForm = ({ aggregate, closed, command, document, id, onDone, version
   const [state, setState] = useState({})
   useEffect(() => setState({}), [command.name])
   const path = `/v1/aggregates/${aggregate.path}/${encodeURIComponent(id)}/commands/${command.path}`
-  const { actor, expected, key } = given
-  const headers = {
-    ...(key !== "" && { "idempotency-key": key }),
-    ...(expected !== undefined && { "if-match": `"${expected}"` }),
-    ...(actor !== "" && { "millrace-actor": actor })
+  // what was sent keeps its key, so that it can be repeated; the next command gets one of its own once it is another one
+  const { answer, sent } = state
+  const isSent = sent !== undefined && sent.body === form.body && sent.given === given
+  const startNext = () => {
+    const { expected } = given
+    const version = answer !== undefined && answer.status !== 412 ? answer.body.version : undefined
+    const isDecided = expected !== undefined && expected === sent.given.expected && version !== undefined
+    setGiven({
+      ...given,
+      key: given.key !== "" && given.key === sent.given.key ? newKey() : given.key,
+      expected: isDecided ? version : expected
+    })
+    setState((old) => ({ ...old, sent: undefined }))
   }
-  const request = async (body, more) => {
+  useEffect(() => {
+    if (sent !== undefined && !isSent) startNext()
+  }, [sent, isSent])
+  const request = async (body) => {
     setState({ isSending: true })
     try {
-      const answer = await send("POST", path, { body, accept: [409, 412], headers: more })
-      setState({ answer, sent: { body, headers: more } })
-      // it was decided, and its key is its own: the next one is another command. A conflict decides nothing
-      if (answer.status !== 412)
-        setGiven(({ expected: old, ...others }) => ({
-          ...others,
-          key: newKey(),
-          expected: old === undefined ? undefined : (answer.body.version ?? old)
-        }))
+      const found = await send("POST", path, { body, accept: [409, 412], headers: headersOf(given) })
+      setState({ answer: found, sent: { body, given } })
       onDone()
     } catch (error) {
       const { message, path: field } = error.body?.error ?? {}
       form.refuse(field === undefined ? [] : [{ path: field, message }])
-      setState({ error })
+      // what was refused was not done; of what got no answer it is not known
+      setState({ error, sent: error.status === 0 || error.status >= 500 ? { body, given } : undefined })
     }
   }
   const submit = (event) => {
     event.preventDefault()
-    if (form.body !== undefined) return request(form.body, headers)
+    if (form.body !== undefined) return request(form.body)
     form.refuse(form.errors)
     setState({
       error: {
@@ -138,24 +150,34 @@ const CommandForm = ({ aggregate, closed, command, document, id, onDone, version
       }
     })
   }
+  const sentNote =
+    given.key === ""
+      ? "What was sent, without a key: each repetition is another command."
+      : "What was sent, with its key: however often it is repeated, it is done once."
+  const note = isSent ? sentNote : answer !== undefined && "The next one, which was not sent yet:"
   return html`<form class="grid" onSubmit=${submit} novalidate>
     <${Form} form=${form} />
     <${SentWith} given=${given} setGiven=${setGiven} version=${version} />
-    <div class="row"><button class="primary" disabled=${state.isSending || closed !== undefined}>Send</button></div>
+    <div class="row">
+      <button class="primary" disabled=${state.isSending || closed !== undefined}>
+        ${isSent && given.key !== "" ? "Send it again with the same key" : "Send"}
+      </button>
+      ${isSent && answer !== undefined && answer.status !== 412 && html`<button type="button" onClick=${() => (startNext(), setState({}))}>Start another one</button>`}
+    </div>
     <${Problem} error=${state.error} />
     ${
-      state.answer &&
+      answer &&
       html`<${Answer}
-        answer=${state.answer}
-        onAgain=${() => request(state.sent.body, state.sent.headers)}
+        answer=${answer}
         onVersion=${() => {
-          setGiven({ ...given, expected: Number(state.answer.headers.get("etag")?.replaceAll('"', "")) })
+          // nothing was decided: it is the same command, with its key
+          setGiven({ ...given, expected: Number(answer.headers.get("etag")?.replaceAll('"', "")) })
           setState({})
           onDone()
         }}
       />`
     }
-    ${form.body !== undefined && html`<${Same} aggregate=${aggregate} body=${form.body} command=${command} given=${given} headers=${headers} id=${id} path=${path} />`}
+    ${form.body !== undefined && html`<${Same} aggregate=${aggregate} body=${form.body} command=${command} given=${given} id=${id} note=${note} path=${path} />`}
   </form>`
 }
 

@@ -69,7 +69,8 @@ export const Difference = ({ found }) => {
   const others = [
     { name: "late events", ...found.late, onlyLive: [], onlyCandidate: [], retyped: [] },
     { name: "dead letters", ...found.deadLetters, onlyLive: [], onlyCandidate: [], retyped: [] }
-  ].filter((one) => counts.some((name) => one[name] > 0))
+  ]
+  const lookupLetters = found.lookupDeadLetters
   const withSamples = [...found.tables, ...others].filter(({ samples = [] }) => samples.length > 0)
   return html`<p>
       ${
@@ -105,6 +106,12 @@ export const Difference = ({ found }) => {
         rows=${found.messages}
         columns=${[{ name: "topic", label: "messages to" }, ...["live", "candidate"].map((name) => ({ name, numeric: true, cell: (row) => number(row[name]) }))]}
       />`
+    }
+    ${
+      lookupLetters.live + lookupLetters.candidate > 0 &&
+      html`<p class="quiet">
+        ${`Dead letters of lookup topics: ${number(lookupLetters.live)} in build ${found.live}, ${number(lookupLetters.candidate)} in build ${found.candidate}; not compared.`}
+      </p>`
     }
     ${found.lookups.length > 0 && html`<p class="quiet">Lookups differ: ${found.lookups.join(", ")}</p>`}
     ${withSamples.map(

@@ -55,6 +55,11 @@ const runShown = (text: string) =>
       error === null ? resolve(output) : reject(new Error(`${command}: ${said}`))
     )
   })
+/** Runs a line of a shell. Resolves to what it prints. */
+const shell = (line: string) =>
+  new Promise<string>((resolve, reject) =>
+    execFile("sh", ["-c", line], (error, output) => (error === null ? resolve(output) : reject(error)))
+  )
 const order = (id: string, customer: string, sku = "pen") => ({
   type: "ordered",
   id,
@@ -173,7 +178,7 @@ suite("the console's actions", () => {
     await show("versions/buying")
     await press("Rebuild")
     await dialog()
-      .getByText(/\d+ events are replayed/)
+      .getByText(/\d+ events? (is|are) replayed/)
       .waitFor()
     expect(await dialog().locator(".command code").first().textContent()).toBe("npx millrace rebuild buying")
     await press("Rebuild", dialog().locator("footer"))
@@ -202,6 +207,9 @@ suite("the console's actions", () => {
     const compared = page.url()
     await page.getByText("Build 2 differs from build 1").waitFor()
     await page.getByRole("row", { name: "units ≠ 9 2" }).waitFor()
+    // as the command prints it, also where nothing differs
+    for (const name of ["late events", "dead letters"])
+      await page.getByRole("row", { name: new RegExp(`^${name} \\d+ \\d+ 0 0 0 0$`) }).waitFor()
     // what a job found is there after a reload, too
     await page.reload()
     await page.getByRole("row", { name: "units ≠ 9 2" }).waitFor()
@@ -268,17 +276,33 @@ suite("the console's actions", () => {
       note: "for Ada",
       labels: { colour: 7 }
     })
+    // below the answer is what was sent, which changes nothing when it is repeated: as a command, as a request and by the button
+    const commandText = () =>
+      page.locator("main .command code", { hasText: "aggregate send" }).first().textContent() as Promise<string>
+    await page.getByText("What was sent, with its key", { exact: false }).waitFor()
+    const reserved = await commandText()
+    await runShown(reserved)
+    const curl = (await page.locator("main .command code", { hasText: "curl -X POST" }).last().textContent())!
+    expect(JSON.parse(await shell(`${curl} -sS`))).toMatchObject({ repeated: true, version: 1 })
     await press("Send it again with the same key")
     await page.getByText("repeated: answered before").waitFor()
+    expect(await commandText()).toBe(reserved)
+    expect((await call("/v1/aggregates/basket/b-1/events")).events).toHaveLength(1)
+    await press("Start another one")
+    const keyOf = (text: string) => /--command-id (\S+)/.exec(text)?.[1]
+    expect(keyOf(await commandText())).not.toBe(keyOf(reserved))
     // two more lines would be too many
     await press("Send")
     await page.getByRole("alert").getByText("Rejected: TooMany").waitFor()
     await page.getByRole("row", { name: "most 3" }).waitFor()
-    // another writer is first
+    // another writer is first; another command has another key
+    const rejected = await commandText()
     await press("Remove the last")
+    await page.getByText("The next one, which was not sent yet:").waitFor()
     await page.getByRole("checkbox").first().check()
-    const command = (await page.locator("main .command code", { hasText: "aggregate send" }).first().textContent())!
+    const command = await commandText()
     expect(command).toContain("--expected 1")
+    expect(keyOf(command)).not.toBe(keyOf(rejected))
     await call("/v1/aggregates/basket/b-1/commands/reserve", {
       ...events[0]?.event,
       lines: [{ sku: "cap", count: 1 }],
@@ -286,6 +310,7 @@ suite("the console's actions", () => {
     })
     await press("Send")
     await page.getByRole("alert").getByText("Others were first", { exact: false }).waitFor()
+    expect(await commandText()).toBe(command)
     await press("Take the newest version")
     await page.getByText("Only if the version is still 2", { exact: false }).waitFor()
     await press("Send")
@@ -344,10 +369,7 @@ suite("the console's actions", () => {
     await press("Send")
     await page.getByText("The log has it: shop.orders").waitFor()
     await expect.poll(() => rowOf("s-1"), { timeout: 15_000 }).toMatchObject({ customer: "sam", cents: "12" })
-    const again = await new Promise<string>((resolve, reject) =>
-      execFile("sh", ["-c", `${curl} -sS`], (error, output) => (error === null ? resolve(output) : reject(error)))
-    )
-    expect(JSON.parse(again)).toMatchObject({ accepted: 1 })
+    expect(JSON.parse(await shell(`${curl} -sS`))).toMatchObject({ accepted: 1 })
     await page.locator("summary", { hasText: "Sent from this tab" }).waitFor()
     // the next one has an id of its own, and is no duplicate
     await press("New id")

@@ -125,7 +125,13 @@ suite("what a page says of what it does not have", () => {
     await page.unroute(/readings\/records/)
     await main(page).getByRole("link", { name: "look further in partition 0" }).click()
     await page.waitForURL(/partition=0&order=desc&from=7/)
-    await main(page).getByText("Partition 0 has positions").waitFor()
+    // the last position, and not the end, which is the one after it
+    const { end } = (await (await fetch(`${running.url}/v1/topics/readings/records?partition=0`)).json()) as {
+      readonly end: number
+    }
+    await main(page)
+      .getByText(`Partition 0 has the positions 0 to ${(end - 1).toLocaleString("en-US")}.`)
+      .waitFor()
     await close()
   })
   test("a position beyond the end is refused with a reason that says up to where there are some", async () => {
@@ -154,8 +160,23 @@ suite("what a page says of what it does not have", () => {
     const { close, errors, page } = await openConsole(browser, running.url)
     await changed(page, /operations\/status$/, (body) => ({ ...body, dead_letters: 0, follower_dead_letters: 8 }))
     await main(page).getByText("of live builds; and 8 of builds that follow").waitFor()
-    await page.locator(".sentence").getByRole("link", { name: "8 dead letters" }).waitFor()
+    const pill = (name: string) => page.locator(".sentence").getByRole("link", { name, exact: true }).waitFor()
+    await pill("8 dead letters of builds that follow")
     expect(await main(page).getByText("none is open").count()).toBe(0)
+    // one way of counting, also where there are some of both
+    await changed(page, /operations\/status$/, (body) => ({ ...body, dead_letters: 39, follower_dead_letters: 16 }))
+    await pill("39 dead letters, and 16 of builds that follow")
+    await main(page).getByText("wait for a decision; and 16 of builds that follow").waitFor()
+    expect(errors).toEqual([])
+    await close()
+  })
+  test("timers and commands that fail are counted among what fails now", async () => {
+    const { close, errors, page } = await openConsole(browser, running.url)
+    const failing = page.locator(".figure", { hasText: "Failing now" })
+    await failing.getByText("nothing is tried again").waitFor()
+    await changed(page, /operations\/status$/, (body) => ({ ...body, timers: { waiting: 3, due: 1, oldest_ms: 9, failing: 1 } }))
+    await failing.getByText("1 timer or command", { exact: true }).waitFor()
+    expect(await failing.locator(".value").innerText()).toBe("1")
     expect(errors).toEqual([])
     await close()
   })

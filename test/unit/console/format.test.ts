@@ -6,12 +6,14 @@ import { hostileTexts } from "../../support/browser/hostile.ts"
 
 interface Format {
   readonly instantOf: (text: string) => string
+  readonly counted: (count: number, noun: string, many?: string) => string
   readonly number: (value: unknown) => string
+  readonly positionsText: (from: number, end: number) => string
   readonly shellWord: (text: string) => string
   readonly visible: (text: string) => string
 }
 // modules of the page have no types
-const { instantOf, number, shellWord, visible } = (await import(
+const { counted, instantOf, number, positionsText, shellWord, visible } = (await import(
   join(import.meta.dirname, "../../../src/console/lib/format.js")
 )) as Format
 
@@ -57,4 +59,23 @@ test("a time that was copied from a page is sent as the instant that it names, i
   expect(instantOf("2026-11-30 12:20:00.000")).toBe("2026-11-30T12:20:00.000Z")
   for (const text of ["1796041842504", "yesterday", "2026-13-45 00:00", "2026-11-30T12:20:00+01:00"])
     expect(instantOf(text)).toBe(text)
+})
+
+test("positions are written with the last one of them, not with the one after it", () => {
+  expect([positionsText(0, 38), positionsText(37, 38), positionsText(38, 38), positionsText(1_000, 2_864)]).toEqual([
+    "0 to 37",
+    "37",
+    "none",
+    "1,000 to 2,863"
+  ])
+})
+
+test("a count has the plural of its noun", () => {
+  const timers = (count: number) => counted(count, "timer or command", "timers and commands")
+  expect([counted(1, "record"), counted(1_200, "record"), timers(1), timers(2)]).toEqual([
+    "1 record",
+    "1,200 records",
+    "1 timer or command",
+    "2 timers and commands"
+  ])
 })
