@@ -103,45 +103,66 @@ const Same = ({ aggregate, body, command, given, id, note, path }) => {
     </details>`
 }
 
-const CommandForm = ({ aggregate, closed, command, document, id, onDone, version }) => {
-  const form = useForm(command.schema, [command.schema, document])
+/**
+ * What is sent of a form, and with what, and what it was answered. What was sent keeps its key, so that it can be repeated; the next command gets one of its
+ * own, once it is another one.
+ */
+const useSending = ({ form, onDone, path }) => {
   const [given, setGiven] = useState({ key: newKey(), actor: "", expected: undefined })
   const [state, setState] = useState({})
-  useEffect(() => setState({}), [command.name])
-  const path = `/v1/aggregates/${aggregate.path}/${encodeURIComponent(id)}/commands/${command.path}`
-  // what was sent keeps its key, so that it can be repeated; the next command gets one of its own once it is another one
   const { answer, sent } = state
   const isSent = sent !== undefined && sent.body === form.body && sent.given === given
   const startNext = () => {
-    const { expected } = given
+    const { expected, key } = given
     const version = answer !== undefined && answer.status !== 412 ? answer.body.version : undefined
-    const isDecided = expected !== undefined && expected === sent.given.expected && version !== undefined
     setGiven({
       ...given,
-      key: given.key !== "" && given.key === sent.given.key ? newKey() : given.key,
-      expected: isDecided ? version : expected
+      key: key !== "" && key === sent.given.key ? newKey() : key,
+      expected: expected !== undefined && expected === sent.given.expected ? (version ?? expected) : expected
     })
     setState((old) => ({ ...old, sent: undefined }))
   }
   useEffect(() => {
     if (sent !== undefined && !isSent) startNext()
   }, [sent, isSent])
-  const request = async (body) => {
+  const request = async () => {
+    const one = { body: form.body, given }
     setState({ isSending: true })
     try {
-      const found = await send("POST", path, { body, accept: [409, 412], headers: headersOf(given) })
-      setState({ answer: found, sent: { body, given } })
+      const found = await send("POST", path, { body: one.body, accept: [409, 412], headers: headersOf(given) })
+      setState({ answer: found, sent: one })
       onDone()
     } catch (error) {
       const { message, path: field } = error.body?.error ?? {}
       form.refuse(field === undefined ? [] : [{ path: field, message }])
       // what was refused was not done; of what got no answer it is not known
-      setState({ error, sent: error.status === 0 || error.status >= 500 ? { body, given } : undefined })
+      setState({ error, sent: error.status === 0 || error.status >= 500 ? one : undefined })
     }
   }
+  /** After a conflict, which decides nothing: the same command, with its key, for the newest version. */
+  const takeNewest = () => {
+    setGiven({ ...given, expected: Number(answer.headers.get("etag")?.replaceAll('"', "")) })
+    setState({})
+    onDone()
+  }
+  return { ...state, given, isSent, request, setGiven, setState, startNext, takeNewest }
+}
+/** Of which command the texts below a form are, once one was sent. */
+const noteOf = ({ answer, given, isSent }) =>
+  !isSent
+    ? answer && "The next one, which was not sent yet:"
+    : given.key === ""
+      ? "What was sent, without a key: each repetition is another command."
+      : "What was sent, with its key: however often it is repeated, it is done once."
+
+const CommandForm = ({ aggregate, closed, command, document, id, onDone, version }) => {
+  const form = useForm(command.schema, [command.schema, document])
+  const path = `/v1/aggregates/${aggregate.path}/${encodeURIComponent(id)}/commands/${command.path}`
+  const sending = useSending({ form, onDone, path })
+  const { answer, error, given, isSending, isSent, request, setGiven, setState, startNext, takeNewest } = sending
   const submit = (event) => {
     event.preventDefault()
-    if (form.body !== undefined) return request(form.body)
+    if (form.body !== undefined) return request()
     form.refuse(form.errors)
     setState({
       error: {
@@ -150,34 +171,18 @@ const CommandForm = ({ aggregate, closed, command, document, id, onDone, version
       }
     })
   }
-  const sentNote =
-    given.key === ""
-      ? "What was sent, without a key: each repetition is another command."
-      : "What was sent, with its key: however often it is repeated, it is done once."
-  const note = isSent ? sentNote : answer !== undefined && "The next one, which was not sent yet:"
   return html`<form class="grid" onSubmit=${submit} novalidate>
     <${Form} form=${form} />
     <${SentWith} given=${given} setGiven=${setGiven} version=${version} />
     <div class="row">
-      <button class="primary" disabled=${state.isSending || closed !== undefined}>
+      <button class="primary" disabled=${isSending || closed !== undefined}>
         ${isSent && given.key !== "" ? "Send it again with the same key" : "Send"}
       </button>
       ${isSent && answer !== undefined && answer.status !== 412 && html`<button type="button" onClick=${() => (startNext(), setState({}))}>Start another one</button>`}
     </div>
-    <${Problem} error=${state.error} />
-    ${
-      answer &&
-      html`<${Answer}
-        answer=${answer}
-        onVersion=${() => {
-          // nothing was decided: it is the same command, with its key
-          setGiven({ ...given, expected: Number(answer.headers.get("etag")?.replaceAll('"', "")) })
-          setState({})
-          onDone()
-        }}
-      />`
-    }
-    ${form.body !== undefined && html`<${Same} aggregate=${aggregate} body=${form.body} command=${command} given=${given} id=${id} note=${note} path=${path} />`}
+    <${Problem} error=${error} />
+    ${answer && html`<${Answer} answer=${answer} onVersion=${takeNewest} />`}
+    ${form.body !== undefined && html`<${Same} aggregate=${aggregate} body=${form.body} command=${command} given=${given} id=${id} note=${noteOf(sending)} path=${path} />`}
   </form>`
 }
 

@@ -174,7 +174,10 @@ suite("what a page says of what it does not have", () => {
     const { close, errors, page } = await openConsole(browser, running.url)
     const failing = page.locator(".figure", { hasText: "Failing now" })
     await failing.getByText("nothing is tried again").waitFor()
-    await changed(page, /operations\/status$/, (body) => ({ ...body, timers: { waiting: 3, due: 1, oldest_ms: 9, failing: 1 } }))
+    await changed(page, /operations\/status$/, (body) => ({
+      ...body,
+      timers: { waiting: 3, due: 1, oldest_ms: 9, failing: 1 }
+    }))
     await failing.getByText("1 timer or command", { exact: true }).waitFor()
     expect(await failing.locator(".value").innerText()).toBe("1")
     expect(errors).toEqual([])
