@@ -11,7 +11,7 @@ const runningJob = async ({ kind, subject }) => {
 }
 
 /**
- * Sends a request that may become a job, and waits for its end: its result. `onProgress` gets each answer meanwhile. Rejects with the job's error. With `same`,
+ * Sends a request that may become a job, and waits for its end: its result. `onProgress` gets each answer, that of the end included. Rejects with the job's error. With `same`,
  * the `{ kind, subject }` of a job that only reads, one that runs already is waited for, and the request sent after it.
  */
 export const runJob = async (path, body, onProgress, same) => {
@@ -26,10 +26,11 @@ export const runJob = async (path, body, onProgress, same) => {
       await sleep(500)
     }
   }
+  onProgress?.(state)
   while (state.state === "running") {
-    onProgress?.(state)
     await sleep(500)
     state = await get(jobPath(state.id))
+    onProgress?.(state)
   }
   if (state.state !== "failed") return state.result
   const { code, message, try: advice } = state.error

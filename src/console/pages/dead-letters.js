@@ -31,11 +31,14 @@ const Ids = ({ ids }) =>
       ${ids.length > 200 && html`<span class="quiet">and ${number(ids.length - 200)} more</span>`}
     </p>
   </details>`
-const foundText = ({ behind = 0, count, more = 0 }) => {
+const foundText = ({ behind = 0, count, more = 0, retrying = 0 }) => {
   const one = count === 1
   const followers = `; ${number(behind)} more ${behind === 1 ? "waits" : "wait"} behind ${one ? "it" : "them"} for ${one ? "its key" : "their keys"}, and would follow`
   return (
     `It is about ${counted(count, "dead letter")} that ${one ? "is" : "are"} open${behind > 0 ? followers : ""}.` +
+    (retrying > 0
+      ? ` ${number(retrying)} others that were open are left out: they are being retried, or were decided about meanwhile.`
+      : "") +
     (more > 0 ? ` ${number(more)} others fit as well, and stay: do it again for these.` : "")
   )
 }
@@ -70,15 +73,22 @@ const Done = ({ total, verb }) =>
 /** A decision about the dead letters that `body` selects, as the routes take it. `count`: about how many they are. */
 const Decision = ({ body, count, isLive, label, onDone, verb }) => {
   let found
+  // the list may be older than what the dry run has found
+  const countNow = () => found?.count ?? count
   const plan = async () => {
     found = await find(verb, body)
     if (found.count === 0)
-      throw Object.assign(new Error("none of them is open any more"), {
-        advice: "close this, and look at the list again"
-      })
+      throw Object.assign(
+        new Error(
+          found.retrying > 0
+            ? "all of them are being retried, or were decided about meanwhile"
+            : "none of them is open any more"
+        ),
+        { advice: "close this, and look at the list again" }
+      )
     return html`<${Found} found=${found} />`
   }
-  const act = async (_, { report, signal }) => {
+  const act = async (_, { isOpen, report, signal }) => {
     const { ids } = found
     const onPart = (total, sent) =>
       report(
@@ -86,8 +96,8 @@ const Decision = ({ body, count, isLive, label, onDone, verb }) => {
           <p>${number(sent)} of ${number(ids.length)}. ${doneText(verb, total)}</p>`
       )
     try {
-      const total = await decide(verb, ids, { onPart, signal })
-      return html`${signal.aborted && html`<p>Stopped; the others are as they were.</p>`}<${Done}
+      const total = await decide(verb, ids, { isWatched: isOpen, onPart, signal })
+      return html`${signal.aborted && html`<p>${total.sent < ids.length ? "Stopped; the others are as they were." : "Stopped looking; all were sent again."}</p>`}<${Done}
           total=${total}
           verb=${verb}
         />`
@@ -109,8 +119,8 @@ const Decision = ({ body, count, isLive, label, onDone, verb }) => {
         : "They are never processed, also not by a rebuild. They are kept in the list, with who decided it. This cannot be taken back.") +
       (isLive ? " Other builds decide the same about theirs for the same events, as a replay of the log does." : "")
     }
-    command=${commandOf(verb, body, count)}
-    request=${curlOf("POST", `${base}/${verb}`, { body: JSON.stringify(count > 1_000 ? { ...body, limit: count } : body) })}
+    command=${() => commandOf(verb, body, countNow())}
+    request=${() => curlOf("POST", `${base}/${verb}`, { body: JSON.stringify(countNow() > 1_000 ? { ...body, limit: countNow() } : body) })}
     plan=${plan}
     act=${act}
     onDone=${onDone}

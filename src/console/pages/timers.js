@@ -90,7 +90,6 @@ const Counts = ({ counts }) =>
 
 export default ({ query }) => {
   const { aggregate, failing, limit = "50", projection } = query
-  const status = useGet("/v1/operations/status", { every: 3_000 })
   const application = useGet("/v1/operations/application")
   const list = useGet(withQuery(path, { aggregate, failing, limit, projection }), { every: 3_000 })
   const set = (changes) => go(linkTo("timers", { ...query, ...changes }), { replace: true })
@@ -105,7 +104,7 @@ export default ({ query }) => {
     >`
   return html`<header class="head"><h1>Timers</h1></header>
     <p class="lead">Commands that policies send, now or at a time: what is due, of which stream, and what fails.</p>
-    ${status.data && html`<${Counts} counts=${status.data.timers} />`}
+    ${list.data && html`<${Counts} counts=${list.data.counts} />`}
     <div class="row end">
       ${choice(
         "Policy",

@@ -33,14 +33,15 @@ const commandOf = (words, options) =>
       value === true ? [`--${name}`] : [`--${name}`, shellWord(String(value))]
     )
   ].join(" ")
-/** Starts what may take long, goes to its job, and shows how far it is in the dialog. */
+/** Starts what may take long, goes to its job, also if it has ended at once, and shows how far it is in the dialog. */
 const startJob = async (name, what, body, report, reload) => {
   let isShown = false
   return runJob(pathOf(name, what), body, (job) => {
-    report(
-      html`<${Progress} of=${job.progress} />
-        <p class="quiet">It goes on, also when this is closed.</p>`
-    )
+    if (job.state === "running")
+      report(
+        html`<${Progress} of=${job.progress} />
+          <p class="quiet">It goes on, also when this is closed.</p>`
+      )
     if (isShown) return
     isShown = true
     go(linkTo(["versions", name], { job: job.id }), { replace: true })
@@ -269,10 +270,13 @@ const BuildActions = ({ build, isBusy, name, reload }) => {
   </div>`
 }
 const goOn = ({ from, until }) => [from && `from ${from}`, until && `until ${until}`].filter(Boolean).join(", ")
-const One = ({ chosen, found, jobs, reload }) => {
+/** Whether the result of a job is of use later: what only looked what would be done is not. */
+const isKept = ({ command, kind }) => ["rebuild", "diff", "promote"].includes(kind) && !/ --dry-run\b/.test(command)
+/** `isAlone`: it is the only projection of the page, which has room for the result of its newest job. */
+const One = ({ chosen, found, isAlone, jobs, reload }) => {
   const { builds, job: running, name } = found
   const own = jobs.filter(({ subject }) => subject === name)
-  const shown = chosen ?? running ?? undefined
+  const shown = chosen ?? running ?? (isAlone ? own.find(isKept)?.id : undefined)
   return html`<section class="card">
     <div class="row spread">
       <h2><a href=${linkTo(["versions", name])}>${name}</a></h2>
@@ -313,7 +317,7 @@ const One = ({ chosen, found, jobs, reload }) => {
         { name: "schema", label: "schema in SQL", cell: ({ schema }) => html`<code>${schema}</code>` }
       ]}
     />
-    ${shown !== undefined && html`<${Job} key=${shown} id=${shown} />`}
+    ${shown !== undefined && html`<${Job} key=${shown} id=${shown} onEnd=${reload} />`}
     ${own.length > 0 && html`<${JobList} chosen=${chosen} jobs=${own} name=${name} />`}
   </section>`
 }
@@ -339,6 +343,7 @@ export default ({ path: [name], query }) => {
                   key=${one.name}
                   found=${one}
                   chosen=${query.job}
+                  isAlone=${name !== undefined}
                   jobs=${jobs.data?.jobs ?? []}
                   reload=${reload}
                 />`

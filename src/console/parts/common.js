@@ -203,8 +203,8 @@ export const Dialog = ({ children, onClose, title }) => {
  * A button that says what will happen, shows the command and the request that do the same, and asks, before it does it.
  *
  * `options`: what can be chosen, `{ name, label, kind: "flag" | "text" | "number" | "choice", values, value, hint }`; the functions get the choices by name.
- * `plan(chosen)` resolves to what a dry run found. `act(chosen, { report, signal })` does it and resolves to the result; `report(text)` says how far it is,
- * and `signal` is aborted by the button Stop, which an action has if `canStop`. What a plan and a result are is text, or parts of a page.
+ * `plan(chosen)` resolves to what a dry run found. `act(chosen, { report, signal, isOpen })` does it and resolves to the result; `report(text)` says how far
+ * it is, `signal` is aborted by the button Stop, which an action has if `canStop`, and `isOpen()` is false once the dialog was closed. What a plan and a result are is text, or parts of a page.
  * `command` and `request` are texts, or made of what is chosen. `confirm` is a name that has to be typed.
  */
 export const Action = (action) =>
@@ -298,7 +298,7 @@ const useAction = ({ act, onDone, options = [], plan }) => {
     setState({ step: "running", content: state.content })
     const report = (content) => isOpen.current && setState({ step: "running", content })
     try {
-      const content = await act(chosen, { report, signal: stop.current.signal })
+      const content = await act(chosen, { report, signal: stop.current.signal, isOpen: () => isOpen.current })
       setState({ step: "done", content: content ?? "Done." })
     } catch (error) {
       // what was done before it failed stays to be seen

@@ -1,7 +1,7 @@
 // Jobs of projections: their progress while they run, and their results.
 import { useGet } from "../lib/api.js"
 import { counted, duration, number } from "../lib/format.js"
-import { html } from "../lib/html.js"
+import { html, useEffect } from "../lib/html.js"
 import { jobPath } from "../lib/jobs.js"
 import { linkTo } from "../lib/router.js"
 import { Command, Json, Problem, Table, Tag, Time } from "./common.js"
@@ -89,10 +89,14 @@ const Result = ({ job: { kind, result } }) => {
 }
 const states = { running: "warn", done: "good", failed: "bad" }
 
-/** A job with its progress, and its result when it has ended. */
-export const Job = ({ id }) => {
+/** A job with its progress, and its result when it has ended. `onEnd`: is called once it has, as the builds and the list of jobs have changed. */
+export const Job = ({ id, onEnd }) => {
   const first = useGet(jobPath(id), { every: 1_000, until: (job) => job.state !== "running" })
   const { data: job, error } = first
+  const hasEnded = job !== undefined && job.state !== "running"
+  useEffect(() => {
+    if (hasEnded) onEnd?.()
+  }, [hasEnded])
   if (job === undefined)
     return error ? html`<${Problem} error=${error} />` : html`<p class="quiet" role="status">Loading…</p>`
   return html`<div class="row">

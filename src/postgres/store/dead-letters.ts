@@ -270,6 +270,8 @@ export interface RetriedRow {
   readonly failed_again: number
   /** Those that a process is about to process; others wait for a process that runs their projection. */
   readonly waiting: number
+  /** The ids of all that are not processed yet, whether a process is about to or not. */
+  readonly pending: ReadonlyArray<number>
   /** Contributions of those that were processed, and of those behind them, that were too late for their windows. */
   readonly late: number
   /** Those that waited behind them and were processed after them, and those of these that failed. */
@@ -312,6 +314,7 @@ export const retryOutcome = (sql: Sql, ids: ReadonlyArray<number>) => sql<Array<
   )
   select count(*) filter (where a.status = 'retried') as processed, count(*) filter (where a.status = 'parked') as failed_again,
     count(*) filter (where a.status = 'retrying' and ${isRun(sql, "a")}) as waiting,
+    (select coalesce(jsonb_agg(id order by id), '[]') from asked where status = 'retrying') as pending,
     (select count(*) from retried join millrace.late_events using (projection, version, topic, partition, position)) as late,
     (select count(*) from behind where status = 'retried') as behind,
     (select count(*) from behind where status = 'parked') as failed_behind,

@@ -52,6 +52,35 @@ const Bulk = Schema.Struct({
   limit: Schema.optional(Schema.Int)
 })
 
+const Outcome = Schema.Struct({ ids: Schema.Array(Schema.Int) })
+/** What became of dead letters of projections that were retried. */
+const outcomeProperties = {
+  processed: described(integer, "of those of projections, how many were processed within 5 seconds"),
+  behind: described(
+    integer,
+    "how many that waited behind these, for their keys, were processed after them; of a dry run: how many would follow"
+  ),
+  failed_again: integer,
+  failed: described(list(anyObject), "some of those that failed again: id, error, message"),
+  late: integer,
+  pending: described(
+    list(integer),
+    "the ids of those that are not processed yet: POST /v1/operations/dead-letters/outcome says later what became of them"
+  ),
+  not_run: described(
+    list(object({ build: text, count: integer, try: text })),
+    "builds that no process runs: the retries of so many dead letters wait in the log until one does"
+  )
+}
+const outcomeFields = ({ behind, failed, failedAgain, late, pending, processed }: DeadLetters.RetryOutcome) => ({
+  processed,
+  behind,
+  failed_again: failedAgain,
+  failed,
+  late,
+  pending
+})
+
 /** What a request that decides about dead letters asks for. */
 const bulkOf = ({ limits, system }: OperationParts, request: FastifyRequest, verb: "retry" | "discard") => {
   const parameters = parametersOf(request, ["dryRun"])
@@ -122,18 +151,7 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
     bulkSchema("Process dead letters again: those with ids, those that fit a filter, or all open ones", {
       retried: described(integer, "how many were sent again"),
       refused: described(list(anyObject), "those that are still refused, and stay as they are"),
-      processed: described(integer, "of those of projections, how many were processed within 5 seconds"),
-      behind: described(
-        integer,
-        "how many that waited behind these, for their keys, were processed after them; of a dry run: how many would follow"
-      ),
-      failed_again: integer,
-      failed: described(list(anyObject), "some of those that failed again: id, error, message"),
-      late: integer,
-      not_run: described(
-        list(object({ build: text, count: integer, try: text })),
-        "builds that no process runs: the retries of so many dead letters wait in the log until one does"
-      ),
+      ...outcomeProperties,
       not_tried: described(integer, "how many others fit that were not tried, because of the limit"),
       failures: described(list(text), "what ended the retry of a kind before its last one")
     }),
@@ -157,18 +175,46 @@ const retryRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLe
         dry_run: false,
         retried: result.retried,
         refused: result.refused,
-        ...(outcome && {
-          processed: outcome.processed,
-          behind: outcome.behind,
-          failed_again: outcome.failedAgain,
-          failed: outcome.failed,
-          late: outcome.late
-        }),
+        // without an outcome nothing was processed yet
+        ...(outcome ? outcomeFields(outcome) : ids.length > 0 && { pending: ids }),
         ...(waiting.length > 0 && { not_run: waiting }),
         not_tried: result.notTried,
         left_out: result.leftOut,
         failures: result.failures.map(({ message }) => message)
       }
+    }
+  )
+}
+const outcomeRoute = (app: FastifyInstance, parts: OperationParts, context: DeadLetters.DeadLettersContext): void => {
+  addRoute(
+    app,
+    "POST",
+    `${path}/outcome`,
+    {
+      summary: "What became of dead letters of projections that were retried, by their ids. It changes nothing",
+      body: jsonSchemaOf(Outcome),
+      response: responses(
+        {
+          200: object({
+            waiting: described(integer, "how many of the pending ones a running process is about to process"),
+            ...outcomeProperties
+          })
+        },
+        400,
+        422,
+        503
+      )
+    },
+    async (request) => {
+      parametersOf(request, [])
+      const { ids } = bodyOf(request, Outcome, parts.limits)
+      const { outcome, waiting } = await answerOf(
+        Effect.gen(function* () {
+          const outcome = yield* DeadLetters.retryOutcome(context, ids)
+          return { outcome, waiting: yield* DeadLetters.waitingRetries(context, outcome.pending) }
+        })
+      )
+      return { waiting: outcome.waiting, ...outcomeFields(outcome), not_run: waiting }
     }
   )
 }
@@ -206,5 +252,6 @@ export const deadLetterDecisions = (
   context: DeadLetters.DeadLettersContext
 ): void => {
   retryRoute(app, parts, context)
+  outcomeRoute(app, parts, context)
   discardRoute(app, parts, context)
 }

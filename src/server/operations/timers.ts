@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema"
 import type { FastifyInstance } from "fastify"
 import { assertKnownNames } from "../../system/known-projection.ts"
 import { discardTimers, listTimers, retryTimers, type TimerSelection } from "../../postgres/events/timer-decisions.ts"
+import { readTimers } from "../../postgres/store/timer-status.ts"
 import { jsonSchemaOf } from "../http/openapi.ts"
 import { whole } from "../http/parameters.ts"
 import { Problem } from "../http/problem.ts"
@@ -27,6 +28,10 @@ const timer = object({
   failures: integer,
   reason: nullable(text)
 })
+const counts = described(
+  object({ waiting: integer, due: integer, oldest_ms: nullable(integer), failing: integer }),
+  "how many there are, whatever the filter: those that wait for their time, those that are due and for how long, and those of them that fail"
+)
 const Decision = Schema.Struct({
   ids: Schema.optional(Schema.Array(Schema.String)),
   projection: Schema.optional(Schema.String),
@@ -51,7 +56,7 @@ const listRoute = (app: FastifyInstance, { system }: OperationParts): void => {
           limit: { type: "integer", default: most.list, maximum: most.lists }
         }
       },
-      response: responses({ 200: object({ command, timers: list(timer) }) }, 400, 404, 503)
+      response: responses({ 200: object({ command, counts, timers: list(timer) }) }, 400, 404, 503)
     },
     async (request) => {
       const {
@@ -62,13 +67,14 @@ const listRoute = (app: FastifyInstance, { system }: OperationParts): void => {
       } = parametersOf(request, ["projection", "aggregate", "failing", "limit"])
       const failing = isTrue(asked, "failing")
       const limit = whole(given, "limit", { least: 1, most: most.lists, otherwise: most.list })
-      const timers = await answerOf(
-        Effect.andThen(
-          assertKnownNames(sql, { projection, aggregate }),
-          listTimers(sql, { ids: [], projection, aggregate, failing }, limit)
-        )
+      const found = await answerOf(
+        Effect.gen(function* () {
+          yield* assertKnownNames(sql, { projection, aggregate })
+          const timers = yield* listTimers(sql, { ids: [], projection, aggregate, failing }, limit)
+          return { counts: yield* readTimers(sql), timers }
+        })
       )
-      return { command: commandText(["timers", "list"], { projection, aggregate, failing, limit }), timers }
+      return { command: commandText(["timers", "list"], { projection, aggregate, failing, limit }), ...found }
     }
   )
 }

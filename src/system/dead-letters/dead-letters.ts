@@ -81,6 +81,8 @@ export interface RetryOutcome {
   readonly failed: ReadonlyArray<{ readonly id: number; readonly error: string; readonly message: string }>
   /** Those that a running process is about to process. */
   readonly waiting: number
+  /** The ids of all that are not processed yet: those that wait for a process that runs their build included. */
+  readonly pending: ReadonlyArray<number>
   /** Contributions to windows that were too late; they are in `millrace.late_events`. */
   readonly late: number
 }
@@ -239,8 +241,26 @@ export const retryOutcome = (
 ): Effect.Effect<RetryOutcome, SqlError> =>
   query("read what became of retries", () => StoredDeadLetters.retryOutcome(sql, ids)).pipe(
     Effect.map(([row]) => {
-      const { behind, failed, failed_again: again, failed_behind: behindAgain, late, processed, waiting } = row!
-      return { processed, behind, failedAgain: again + behindAgain, decided: processed + again, failed, waiting, late }
+      const {
+        behind,
+        failed,
+        failed_again: again,
+        failed_behind: behindAgain,
+        late,
+        pending,
+        processed,
+        waiting
+      } = row!
+      return {
+        processed,
+        behind,
+        failedAgain: again + behindAgain,
+        decided: processed + again,
+        failed,
+        waiting,
+        pending,
+        late
+      }
     })
   )
 

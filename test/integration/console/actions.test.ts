@@ -105,6 +105,9 @@ suite("the console's actions", () => {
     await dialog().getByText("3 failed again").first().waitFor()
     await dialog().getByText("failed again: RangeError: cannot price broken for a").waitFor()
     await close()
+    const { dead_letters: again } = await call("/v1/operations/dead-letters?error=RangeError")
+    const asked = await call("/v1/operations/dead-letters/outcome", { ids: again.map(({ id }) => id) })
+    expect(asked).toMatchObject({ processed: 0, failed_again: 3, waiting: 0, pending: [], not_run: [] })
     expect((await call("/v1/views/bought")).rows).toEqual([])
     // the cause is fixed
     writeFileSync(fixed, "")
@@ -203,6 +206,12 @@ suite("the console's actions", () => {
     await press("Roll back", dialog().locator("footer"))
     await dialog().getByText("Build 1 is live", { exact: false }).waitFor()
     await close()
+    // its result is below the builds, also when the page is opened anew, and the list of jobs says the same
+    const result = page.locator("section.card").getByText("Build 1 is live, in place of build 2.", { exact: false })
+    await result.waitFor()
+    await show("versions/buying")
+    await result.waitFor()
+    expect(await page.getByRole("table", { name: "Jobs of buying" }).getByText("running").count()).toBe(0)
     expect((await rowOf("v-1"))?.units).toBe(9)
     expect(await call("/v1/operations/projections/buying")).toMatchObject({ live: 1 })
     // the live build of a configured version cannot be retired

@@ -174,6 +174,9 @@ suite("the overview and what is beside it", () => {
     const row = page.getByRole("row", { name: /order o-3/ })
     await row.waitFor()
     expect(await row.innerText()).toMatch(/waiting\s+unpaid pay/)
+    const waiting = async () =>
+      Number(await page.locator(".figure", { hasText: "for their time" }).locator(".value").innerText())
+    const before = await waiting()
     await row.getByRole("button", { name: "Discard" }).click()
     const dialog = page.getByRole("dialog")
     await dialog.getByText(/npx millrace timers discard [\da-f-]{36}/).waitFor()
@@ -181,6 +184,8 @@ suite("the overview and what is beside it", () => {
     await dialog.getByText("1 timer discarded.").waitFor()
     await dialog.getByRole("button", { name: "Close" }).first().click()
     await row.waitFor({ state: "detached" })
+    // the counts come with the list, and are as new
+    expect(await waiting()).toBe(before - 1)
     expect([...(await sql`select count(*)::int as n from millrace.timer where stream = 'o-3'`)]).toEqual([{ n: 0 }])
     expect(errors).toEqual([])
     await close()

@@ -1,5 +1,5 @@
 // What the console computes without a browser: the sentence about an application, the places of a graph's nodes, and lines with gaps.
-import { expect, test } from "vitest"
+import { afterEach, expect, test, vi } from "vitest"
 
 const root = new URL("../../../src/console/lib/", import.meta.url)
 // the console is plain JavaScript without types
@@ -8,7 +8,7 @@ const load = (name: string): Promise<any> => import(new URL(name, root).href)
 const { sentenceOf } = await load("sentence.js")
 const { placed, related } = await load("graph.js")
 const { linesOf, stateOf } = await load("spans.js")
-const { bodyOf, commandOf, filterOf } = await load("dead-letters.js")
+const { bodyOf, commandOf, decide, doneText, filterOf, find } = await load("dead-letters.js")
 const { isNested, isNumeric, parseJson } = await load("json.js")
 const { fileOf } = await load("rows.js")
 const { freshIdOf, nodeOf, valueOf } = await load("forms.js")
@@ -115,6 +115,61 @@ test("the filter of a group of dead letters names its build, its target or its b
   expect(
     filterOf({ kind: "bridge", failed_in: "bridge b/orders", projection: null, build: null, error: "Refused" })
   ).toEqual({ kind: "bridge", bridge: "b", rule: "orders", error: "Refused" })
+})
+afterEach(() => vi.unstubAllGlobals())
+/** Answers the console's requests, in their order; a number is a status. Returns what was sent. */
+const answering = (...answers: ReadonlyArray<object | number>) => {
+  const sent: Array<{ readonly path: string; readonly body: unknown }> = []
+  vi.stubGlobal("sessionStorage", { getItem: () => null })
+  vi.stubGlobal("fetch", (path: string, { body }: { readonly body?: string }) => {
+    const answer = answers[sent.length] ?? 500
+    sent.push({ path, body: body === undefined ? undefined : JSON.parse(body) })
+    const init = { status: typeof answer === "number" ? answer : 200, headers: { "content-type": "application/json" } }
+    return Promise.resolve(new Response(typeof answer === "number" ? "{}" : JSON.stringify(answer), init))
+  })
+  return sent
+}
+const signal = new AbortController().signal
+const ids = Array.from({ length: 700 }, (_, i) => i + 1)
+const outcome = "/v1/operations/dead-letters/outcome"
+test("a retry in parts goes back to what was not processed in time, and corrects its total until all is", async () => {
+  const failed = [{ id: 600, error: "RangeError", message: "again" }]
+  const sent = answering(
+    { retried: 500, processed: 498, failed_again: 0, pending: [499, 500] },
+    { retried: 200, pending: [501, 502] },
+    503,
+    { waiting: 3, processed: 1, failed_again: 0, pending: [500, 501, 502] },
+    { waiting: 0, processed: 3, failed_again: 1, failed, pending: [] }
+  )
+  const seen: Array<string> = []
+  const onPart = (now: unknown) => seen.push(doneText("retry", now))
+  const total = await decide("retry", ids, { everyMs: 1, onPart, signal })
+  expect(seen.slice(1)).toEqual([
+    "700 dead letters sent again: 498 processed, 0 failed again; 202 are not processed yet.",
+    "700 dead letters sent again: 499 processed, 0 failed again; 201 are not processed yet.",
+    "700 dead letters sent again: 501 processed, 1 failed again; 198 are not processed yet."
+  ])
+  expect(total).toMatchObject({ sent: 700, decided: 700, processed: 501, again: 1, failed, others: 0 })
+  expect(sent).toHaveLength(5)
+  for (const one of sent.slice(2)) expect(one).toEqual({ path: outcome, body: { ids: [499, 500, 501, 502] } })
+})
+test("nothing is asked any more once the dialog is closed, or if no process runs what is left", async () => {
+  const part = { retried: 2, processed: 0, pending: [1, 2] }
+  const closed = answering(part)
+  await decide("retry", [1, 2], { everyMs: 1, isWatched: () => false, signal })
+  expect(closed).toHaveLength(1)
+  const notRun = [{ build: "orders build 1", count: 2, try: "millrace start" }]
+  const waits = answering(part, { waiting: 0, processed: 0, pending: [1, 2], not_run: notRun })
+  expect(await decide("retry", [1, 2], { everyMs: 1, signal })).toMatchObject({ processed: 0, notRun })
+  expect(waits).toHaveLength(2)
+})
+test("a discard counts those that are being retried, which it leaves out", async () => {
+  const sent = answering({ count: 705, ids: [] }, { groups: [{ count: 400 }, { count: 100 }] })
+  expect(await find("discard", { projection: "orders" })).toMatchObject({ count: 705, retrying: 500 })
+  expect(sent[1]?.path).toBe("/v1/operations/dead-letters/errors?projection=orders&status=retrying")
+  const none = answering({ count: 3, ids: [] })
+  expect(await find("discard", { projection: "orders", status: "parked" })).toMatchObject({ retrying: 0 })
+  expect(none).toHaveLength(1)
 })
 test("a decision about what a list shows is about its open ones, whatever the address says", () => {
   expect(bodyOf({})).toEqual({ all: true })
