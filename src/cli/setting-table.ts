@@ -298,7 +298,7 @@ export const settingTable: ReadonlyArray<SettingEntry> = [
     "kafka.fetchBytes",
     "integer",
     "bytes of fetched records that a process holds at most",
-    { default: "134217728" }
+    { default: "100663296" }
   ),
   one(
     "Pulsar",

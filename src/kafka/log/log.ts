@@ -16,7 +16,7 @@ import * as Topics from "./topics.ts"
 export { type Compression, type KafkaOptions, optionsFrom, type Sasl } from "../protocol/options.ts"
 
 /** What readers of a process hold together by default, in bytes. */
-const defaultFetchBytes = 128 << 20
+const defaultFetchBytes = 96 << 20
 
 const readingOf = (topic: string, partition: number, options: ReadOptions | undefined): PartitionReading => ({
   topic,

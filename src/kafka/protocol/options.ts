@@ -45,7 +45,7 @@ export interface KafkaOptions {
   readonly requestMs?: number
   /**
    * About how many bytes of fetched records all readers of the process hold together; with many partitions each fetches less at once. Default
-   * 128 MiB.
+   * 96 MiB.
    */
   readonly fetchBytes?: number
   /** How long an append is repeated while brokers are away, in milliseconds. Default 30,000. */
