@@ -130,7 +130,7 @@ export const newEvent = (
   if (eventTime !== undefined && !Number.isFinite(eventTime))
     throw new Error(`the event time of an event of type ${event.type} is ${shown(eventTime)}; it must be a number`)
   const tags = textsFrom(event, aggregate.tagsOf)
-  const subjects = textsFrom(event, aggregate.subjectsOf)
+  const subjects = textsFrom(event, (one) => aggregate.subjectsOf(one, { tenant }))
   const { absent, personal } = personalNames(aggregate, event)
   if (personal.length > 0 && subjects.length !== 1)
     throw new Error(

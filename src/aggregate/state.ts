@@ -132,7 +132,8 @@ export const foldEvents = <State>(
   const subjects = new Set(from.subjects)
   for (const recorded of events) {
     const event = decodeEvent<never>(aggregate, recorded)
-    for (const subject of made(aggregate, "subject", recorded, () => aggregate.subjectsOf(event))) subjects.add(subject)
+    for (const subject of made(aggregate, "subject", recorded, () => aggregate.subjectsOf(event, recorded)))
+      subjects.add(subject)
     state = evolved(aggregate, recorded, state, event)
   }
   return { ...from, state, version: events.at(-1)?.version ?? from.version, subjects }

@@ -10,6 +10,7 @@ import {
   NotRetired,
   PauseRefused,
   RebuildRefused,
+  SharedSubject,
   SystemHalted,
   UnknownName
 } from "../system/errors.ts"
@@ -57,7 +58,8 @@ export const exitCodeOf = (error: unknown): number => {
     error instanceof RebuildRefused ||
     error instanceof PauseRefused ||
     error instanceof NotCorrected ||
-    error instanceof NotRetired
+    error instanceof NotRetired ||
+    error instanceof SharedSubject
   )
     return exitCodes.refused
   const isUsage = [InvalidBridge, InvalidOperation, UnknownName].some((known) => error instanceof known)

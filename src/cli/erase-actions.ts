@@ -6,6 +6,7 @@ import { assertDatabaseExists, openDatabase } from "../system/database.ts"
 import { eraseSubject, type Erasure, exportSubject as exportedEvents } from "../system/erasure.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openEventsOfCommand } from "../system/open-event-store.ts"
+import { usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { counted } from "../text/counted.ts"
@@ -15,6 +16,8 @@ interface SubjectFlags {
   readonly data: string
   readonly config: string | undefined
   readonly subject: string
+  readonly tenant: string | undefined
+  readonly allTenants: boolean
 }
 /** The flags of `erase`. */
 export interface EraseFlags extends SubjectFlags {
@@ -23,7 +26,9 @@ export interface EraseFlags extends SubjectFlags {
   readonly json: boolean
 }
 
-const open = Effect.fnUntraced(function* ({ config, data }: SubjectFlags) {
+const open = Effect.fnUntraced(function* ({ allTenants, config, data, tenant }: SubjectFlags) {
+  if (allTenants && tenant !== undefined)
+    return yield* usageError("--tenant and --all-tenants exclude each other", "leave one of them out")
   const application = yield* loadApplication(config)
   yield* assertDatabaseExists(data)
   const { sql } = yield* openDatabase(data, "join", { max: 2 })
@@ -36,7 +41,7 @@ export const erase = Effect.fnUntraced(function* (flags: EraseFlags) {
   const { json, reason, subject } = flags
   const context = yield* open(flags)
   if (flags.readmit) return yield* readmit(context.subjectKeys, subject, json)
-  const erasure = yield* eraseSubject(context, subject, reason)
+  const erasure = yield* eraseSubject(context, subject, reason, flags)
   yield* print(json ? JSON.stringify(erasure) : textOf(erasure))
   return 0
 })
@@ -48,7 +53,7 @@ const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject:
   yield* print(json ? JSON.stringify({ subject, readmitted }) : text)
   return 0
 })
-const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): string => {
+const textOf = ({ aggregates, keys, snapshots, subject, tenants, unaware }: Erasure): string => {
   const lines = [
     keys > 0
       ? `erased the personal data of ${subject}`
@@ -57,6 +62,8 @@ const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): str
       ({ aggregate, streams }) => `  ${aggregate}: ${counted(streams, "stream")} with events about the subject`
     )
   ]
+  if (tenants.some((tenant) => tenant !== null))
+    lines.push(`  of ${tenants.map((tenant) => (tenant === null ? "no tenant" : `tenant ${tenant}`)).join(", ")}`)
   if (snapshots > 0) lines.push(`  ${counted(snapshots, "snapshot")} deleted`)
   if (unaware.length > 0)
     lines.push(
@@ -72,13 +79,14 @@ const textOf = ({ aggregates, keys, snapshots, subject, unaware }: Erasure): str
 /** Prints all events about a subject, one JSON object a line. */
 export const exportSubject = Effect.fnUntraced(function* (flags: SubjectFlags) {
   const context = yield* open(flags)
-  yield* exportedEvents(context, flags.subject).pipe(
-    Stream.runForEach(({ aggregate, appendedAt, event, eventTime, stream, version }) =>
+  yield* exportedEvents(context, flags.subject, flags).pipe(
+    Stream.runForEach(({ aggregate, appendedAt, event, eventTime, stream, tenant, version }) =>
       print(
         JSON.stringify({
           aggregate,
           stream,
           version,
+          ...(tenant !== undefined && { tenant }),
           event_time: new Date(eventTime).toISOString(),
           appended_at: new Date(appendedAt).toISOString(),
           event

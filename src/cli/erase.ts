@@ -2,11 +2,19 @@
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { config, data, json, runToExitCode, toggle } from "./flags.ts"
+import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
 
+/** The flags with undefined for texts that were left out. */
+const plainFlags = <F extends { readonly config: Option.Option<string>; readonly tenant: Option.Option<string> }>(
+  flags: F
+) => ({ ...flags, config: Option.getOrUndefined(flags.config), tenant: Option.getOrUndefined(flags.tenant) })
 const subject = Argument.String("subject").pipe(
   Argument.withDescription("Whose data it is, as the `subject` of aggregates names it")
 )
+const tenancy = {
+  tenant: optionalText("tenant", "Only if the events about the subject are of this tenant alone"),
+  allTenants: toggle("all-tenants", "Also if the events about the subject are of several tenants, for all of them")
+}
 /** `millrace erase`. */
 export const erase = Command.make(
   "erase",
@@ -19,13 +27,14 @@ export const erase = Command.make(
       Flag.withDefault("requested")
     ),
     readmit: toggle("readmit", "Store new personal data of an erased subject again; what was erased stays erased"),
+    ...tenancy,
     json
   },
   (flags) =>
     runToExitCode(
       Effect.flatMap(
         Effect.promise(() => import("./erase-actions.ts")),
-        (module) => module.erase({ ...flags, config: Option.getOrUndefined(flags.config) })
+        (module) => module.erase(plainFlags(flags))
       )
     )
 ).pipe(
@@ -39,12 +48,16 @@ export const erase = Command.make(
     }
   ])
 )
+const exportTenancy = {
+  tenant: optionalText("tenant", "Only events of this tenant"),
+  allTenants: toggle("all-tenants", "Also if the events about the subject are of several tenants, those of all of them")
+}
 /** `millrace export`. */
-export const exportSubject = Command.make("export", { data, config, subject }, (flags) =>
+export const exportSubject = Command.make("export", { data, config, subject, ...exportTenancy }, (flags) =>
   runToExitCode(
     Effect.flatMap(
       Effect.promise(() => import("./erase-actions.ts")),
-      (module) => module.exportSubject({ ...flags, config: Option.getOrUndefined(flags.config) })
+      (module) => module.exportSubject(plainFlags(flags))
     )
   )
 ).pipe(

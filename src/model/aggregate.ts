@@ -37,6 +37,12 @@ type Commands<C extends CommandFields> = [keyof C] extends [never]
 export type Decision<Ev> = Ev | ReadonlyArray<Ev> | Rejection
 /** What a tag or a subject is made from: one text, several, or undefined for none. */
 type Texts = string | ReadonlyArray<string> | undefined
+/** What `subject` may read beside the event. */
+export interface SubjectContext {
+  /** The tenant of the event; undefined: none. */
+  readonly tenant: string | undefined
+}
+const noTenant: SubjectContext = { tenant: undefined }
 
 /**
  * A decider: the initial state, `evolve` (state and event to state) and `decide` (state and command to new events or a rejection). All of it
@@ -92,8 +98,8 @@ export interface Aggregate<
   readonly encodeState: (state: State) => unknown
   /** The tags of an event, as `course:c1`, in order and without duplicates. Throws an error that names the tag if one is no text. */
   readonly tagsOf: (event: Ev) => ReadonlyArray<string>
-  /** The subjects that an event is about. Throws an error if one is no text. */
-  readonly subjectsOf: (event: Ev) => ReadonlyArray<string>
+  /** The subjects that an event of a tenant is about; `about` left out: of no tenant. Throws an error if one is no text. */
+  readonly subjectsOf: (event: Ev, about?: SubjectContext) => ReadonlyArray<string>
 }
 export declare namespace Aggregate {
   /** Any aggregate. */
@@ -223,10 +229,11 @@ const textsOf = (source: string, type: string, given: unknown): ReadonlyArray<st
 const textsFunction = (source: string, given: unknown) => {
   const run = checkedFunction(
     source,
-    given as (event: never) => unknown,
+    given as (event: never, about: SubjectContext) => unknown,
     "write a synchronous function, which returns a text"
   )
-  return (event: Named) => textsOf(source, event.type, run(event as never))
+  return (event: Named, { tenant }: SubjectContext = noTenant) =>
+    textsOf(source, event.type, run(event as never, { tenant } as never))
 }
 const tagger = (name: string, tags: Readonly<Record<string, unknown>>) => {
   const functions = Object.entries(tags).map(
@@ -304,8 +311,11 @@ export const Aggregate = {
      * event's tags are fixed when it is appended.
      */
     readonly tags?: { readonly [tag: string]: (event: E[number]["Event"]) => Texts }
-    /** The person, or the persons, whom an event is about. Undefined: nobody. */
-    readonly subject?: (event: E[number]["Event"]) => Texts
+    /**
+     * The person, or the persons, whom an event is about. Undefined: nobody. Events of all aggregates and tenants that name the same subject
+     * share its key: put `about.tenant` into the name if tenants have persons of their own.
+     */
+    readonly subject?: (event: E[number]["Event"], about: SubjectContext) => Texts
     /** The partitions of the topic. Default 16; they are fixed when the aggregate is first used. */
     readonly partitions?: number
     /** A snapshot of the state is stored after a load that read more than `every` events. Default 200; `false`: never. */

@@ -4,6 +4,7 @@ import { shown } from "../text/text.ts"
 import { assertFields, refuse } from "./declaration.ts"
 import { remember, type Fields, type Simplify, type TypeOf } from "./fields.ts"
 import { codec, type Codec } from "./json-codec.ts"
+import { assertRedactions } from "./personal.ts"
 import { checkedFunction } from "./user-code.ts"
 
 /** An event type: its name, its newest fields, and how events of older versions become the newest one. */
@@ -96,6 +97,7 @@ const assertEvent = (type: unknown, fields: Fields) => {
       `event type ${String(type)}`,
       "a field is called `type`, which every event has for the name of its type; rename the field"
     )
+  assertRedactions(String(type), fields)
 }
 /** An upcaster's result with the fields of its version. Throws `UnfitUpcast`. */
 const checkedUpcast = (what: string, version: number, { check }: Codec, event: object): object => {

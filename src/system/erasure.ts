@@ -15,6 +15,8 @@ import { hasPersonalFields } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Sql } from "../postgres/client/client.ts"
 import { run } from "../postgres/store/run.ts"
+import { shown } from "../text/text.ts"
+import { SharedSubject } from "./errors.ts"
 
 /** What erasure and export work with. */
 export interface ErasureContext {
@@ -31,11 +33,21 @@ export interface SubjectStreams {
 /** What an erasure did. */
 export interface Erasure extends ErasedSubject {
   readonly aggregates: ReadonlyArray<SubjectStreams>
+  /** The tenants that have events about the subject; null: events of no tenant. */
+  readonly tenants: ReadonlyArray<string | null>
   /**
    * The projections with read models that handle events with personal fields, of aggregates that have events about the subject, and do not handle `subject.erased`: their rows keep what they took over. Rebuild and promote them,
    * or let them handle the event.
    */
   readonly unaware: ReadonlyArray<string>
+}
+
+/** For which tenants a subject is erased or exported. With neither it must not have events of several. */
+export interface TenantChoice {
+  /** The tenant whose events they are. */
+  readonly tenant?: string | undefined
+  /** Whether those of all tenants are meant. */
+  readonly allTenants?: boolean
 }
 
 const assertSubject = (subject: string) => {
@@ -109,13 +121,55 @@ export const announceErasures = Effect.fnUntraced(function* (
   }
 })
 
-const streamsOf = (sql: Sql, subject: string) =>
+/** Where events about a subject are: each stream, with each tenant that they have there. */
+const placesOf = (sql: Sql, subject: string) =>
   run(
     "find the events of a subject",
-    () => sql<Array<{ aggregate: string; stream: string }>>`
-    select distinct t.name as aggregate, b.entity as stream from millrace.log_batch b join millrace.log_topic t using (topic_id)
-    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2`
+    // the text of `meta` as the view log_record reads it: json has no form for some escapes
+    () => sql<Array<{ aggregate: string; stream: string; tenant: string | null }>>`
+    select distinct t.name as aggregate, b.entity as stream, r.m ->> 3 as tenant
+    from millrace.log_batch b join millrace.log_topic t using (topic_id)
+    cross join lateral json_array_elements((case when b.meta ~* '\\\\u(0000|d[89a-f])'
+      then regexp_replace(b.meta, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u(0000|d[89a-f]..)', '\\1\\\\\\\\u\\2', 'gi')
+      else b.meta end)::json) as r (m)
+    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2, 3`
   )
+type Place = Effect.Success<ReturnType<typeof placesOf>>[number]
+const tenantsOf = (places: ReadonlyArray<Place>) => [...new Set(places.map(({ tenant }) => tenant))].toSorted(byName)
+/** No tenant comes first. */
+const byName = (a: string | null, b: string | null) => ((a ?? "") < (b ?? "") ? -1 : 1)
+const tenantsText = (tenants: ReadonlyArray<string | null>) =>
+  tenants.map((tenant) => (tenant === null ? "no tenant" : shown(tenant))).join(", ")
+const apart = "`subject` can put the tenant into the name, which keeps tenants apart"
+
+/** Fails if the events about a subject are of several tenants and not all are meant, or if none is of the tenant that is meant: all share one key. */
+const assertErased = (subject: string, found: ReadonlyArray<string | null>, { allTenants, tenant }: TenantChoice) => {
+  if (allTenants === true) return Effect.void
+  if (tenant !== undefined && !found.includes(tenant))
+    return Effect.fail(
+      new SharedSubject({
+        message: `no event about ${shown(subject)} is of tenant ${shown(tenant)}; ${found.length === 0 ? "there is none" : `they are of ${tenantsText(found)}`}`,
+        try: "correct the subject or --tenant"
+      })
+    )
+  if (found.length < 2) return Effect.void
+  const asked = tenant === undefined ? "" : `, so that it cannot be erased for ${shown(tenant)} alone`
+  return Effect.fail(
+    new SharedSubject({
+      message: `the events about ${shown(subject)} are of several tenants: ${tenantsText(found)}. Their personal data has one key${asked}; nothing was erased`,
+      try: `--all-tenants, which erases it for all of them; ${apart}`
+    })
+  )
+}
+const assertExported = (subject: string, found: ReadonlyArray<string | null>, { allTenants, tenant }: TenantChoice) =>
+  allTenants === true || tenant !== undefined || found.length < 2
+    ? Effect.void
+    : Effect.fail(
+        new SharedSubject({
+          message: `the events about ${shown(subject)} are of several tenants: ${tenantsText(found)}`,
+          try: `--tenant TENANT, or --all-tenants; ${apart}`
+        })
+      )
 
 /** Whether a projection's handlers react to erasures; one function for all events may do so. */
 const handlesErasures = ({ handle, sources }: Projection.Any): boolean => {
@@ -153,37 +207,69 @@ const unawareOf = (application: Application.Any, aggregates: ReadonlySet<string>
 /**
  * Destroys the keys of a subject, deletes snapshots and remembered rejections with its data, and appends `subject.erased`. Idempotent: after a failure the same call
  * completes what is left. From then on events with the subject's personal data are refused, and its personal fields are read as redacted.
+ * Fails with `SharedSubject`, before it changes anything, if that would erase data of tenants that are not meant.
  */
-export const eraseSubject = Effect.fnUntraced(function* (context: ErasureContext, subject: string, reason: string) {
+export const eraseSubject = Effect.fnUntraced(function* (
+  context: ErasureContext,
+  subject: string,
+  reason: string,
+  choice: TenantChoice = {}
+) {
   yield* assertSubject(subject)
+  yield* assertErased(subject, tenantsOf(yield* placesOf(context.sql, subject)), choice)
   yield* context.eventStore.declare([{ name: Erasures.name, partitions: Erasures.partitions }])
   const erased = yield* context.subjectKeys.erase(subject)
   yield* forgetDerived(context.sql, subject)
   yield* announceErasures(context, reason)
-  const found = Map.groupBy(yield* streamsOf(context.sql, subject), ({ aggregate }) => aggregate)
-  const aggregates = [...found].map(([aggregate, streams]) => ({ aggregate, streams: streams.length }))
-  return { ...erased, aggregates, unaware: unawareOf(context.application, new Set(found.keys())) } satisfies Erasure
+  const places = yield* placesOf(context.sql, subject)
+  const found = Map.groupBy(places, ({ aggregate }) => aggregate)
+  const aggregates = [...found].map(([aggregate, of]) => ({
+    aggregate,
+    streams: new Set(of.map(({ stream }) => stream)).size
+  }))
+  const tenants = tenantsOf(places)
+  return {
+    ...erased,
+    aggregates,
+    tenants,
+    unaware: unawareOf(context.application, new Set(found.keys()))
+  } satisfies Erasure
 })
 
 /** An event about a subject. */
 export interface SubjectEvent extends HistoryEvent<unknown> {}
-/** All events about a subject, by aggregate and stream; in each stream in the order of their versions. Erased fields are redacted. */
+/**
+ * All events about a subject, by aggregate and stream; in each stream in the order of their versions. Erased fields are redacted. Fails with
+ * `SharedSubject` if they are of several tenants and the choice names none.
+ */
 export const exportSubject = (
   { application, eventStore, sql }: Pick<ErasureContext, "application" | "eventStore" | "sql">,
-  subject: string
+  subject: string,
+  choice: TenantChoice = {}
 ) =>
   Stream.unwrap(
     Effect.gen(function* () {
       yield* assertSubject(subject)
       const aggregates = new Map(aggregatesOf(application).map((aggregate) => [aggregate.name, aggregate]))
-      const streams = yield* streamsOf(sql, subject)
-      return Stream.fromIterable(streams).pipe(
-        Stream.flatMap(({ aggregate: name, stream }) => {
+      const places = yield* placesOf(sql, subject)
+      yield* assertExported(subject, tenantsOf(places), choice)
+      const { tenant } = choice
+      const isMeant = (given: string | undefined) => tenant === undefined || given === tenant
+      const streams = new Map(
+        places
+          .filter((place) => isMeant(place.tenant ?? undefined))
+          .map(({ aggregate, stream }) => [JSON.stringify([aggregate, stream]), { name: aggregate, stream }])
+      )
+      return Stream.fromIterable(streams.values()).pipe(
+        Stream.flatMap(({ name, stream }) => {
           const aggregate = aggregates.get(name)
           // an aggregate that the application no longer declares cannot be decoded
           if (aggregate === undefined) return Stream.empty
           return Aggregate.history(aggregate, stream).pipe(
-            Stream.filter(({ event }) => aggregate.subjectsOf(event as never).includes(subject))
+            Stream.filter(
+              (recorded) =>
+                isMeant(recorded.tenant) && aggregate.subjectsOf(recorded.event as never, recorded).includes(subject)
+            )
           )
         }),
         Stream.provideService(EventStore, eventStore)

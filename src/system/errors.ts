@@ -58,6 +58,12 @@ export class NotRetired extends Data.TaggedError("NotRetired")<{
   readonly try: string
 }> {}
 
+/** Events about a subject are of other tenants as well. Nothing was changed, and nothing printed. */
+export class SharedSubject extends Data.TaggedError("SharedSubject")<{
+  readonly message: string
+  readonly try: string
+}> {}
+
 /** A projection has no build that could be compared with its live one, or promoted. */
 export class NoCandidate extends Data.TaggedError("NoCandidate")<{
   readonly message: string

@@ -30,8 +30,13 @@ describe("Personal", () => {
     )
   })
   test("refuses a field that nothing can replace, and a replacement that does not fit", () => {
-    expect(() => Personal(Schema.Int)).toThrow("say what replaces an erased value")
-    expect(() => Personal(Schema.Int, { redacted: "x" as never })).toThrow("does not fit the schema of the field")
+    const make = (field: Parameters<typeof Event.make>[1][string]) => () => Event.make("user.born", { born: field })
+    expect(make(Personal(Schema.Struct({ year: Schema.Int })))).toThrow(
+      'event type user.born: `born`: it is personal, and neither null nor "[erased]" fits the field; say what replaces an erased value'
+    )
+    expect(make(Schema.optionalKey(Personal(Schema.Int, { redacted: "x" as never })))).toThrow(
+      'event type user.born: `born`: it is personal, and `redacted` is "x", which does not fit the schema of the field'
+    )
   })
   test("needs an aggregate with a subject, and is neither its id nor its event time", () => {
     const make = (fields: Parameters<typeof Event.make>[1], options: object) =>

@@ -57,6 +57,9 @@ describe("an aggregate is a source", () => {
     expect(course.tagsOf(booked)).toEqual(["course:c1", "student:all", "student:ann"])
     expect(course.tagsOf(Opened.make({ course_id: "c1", at: 1, seats: 2 }))).toEqual(["course:c1"])
     expect(course.subjectsOf(booked)).toEqual(["ann"])
+    const apart = make({ subject: ({ student }: never, { tenant }: { tenant?: string }) => `${tenant}/${student}` })
+    expect(apart.subjectsOf(booked, { tenant: "acme" })).toEqual(["acme/ann"])
+    expect(apart.subjectsOf(booked)).toEqual(["undefined/ann"])
   })
   test("takes a snapshot after 200 events by default", () => {
     expect(
