@@ -52,12 +52,16 @@ export const start = Effect.fnUntraced(function* (options: {
     Effect.gen(function* () {
       const opening = openSystem(application, database, { relaysHere: roles.includes("relay") })
       const system = yield* openWaiting(opening, waiting)
-      const server = yield* serveHttp(system, roles, waiting.address, flags)
-      const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
-      yield* print(
-        options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`
-      )
-      return yield* runLoops(system, roles)
+      const serving = Effect.gen(function* () {
+        const server = yield* serveHttp(system, roles, waiting.address, flags)
+        const started = { roles, url: server.url, database_url: maskSecrets(database.url) }
+        yield* print(
+          options.json ? JSON.stringify(started) : `millrace ${application.name}: ${roles.join(", ")} at ${server.url}`
+        )
+        return yield* Effect.never
+      })
+      // the code of the server is loaded while groups wait for their members
+      return yield* Effect.raceFirst(serving, runLoops(system, roles))
     })
   )
 })
