@@ -24,6 +24,11 @@ export const valuesOfIn = (parameter: string, text: string): ReadonlyArray<strin
   }
   const texts = list.filter((one) => typeof one === "string")
   if (texts.length === list.length && list.length > 0 && list.length <= mostValues) return texts
+  if (list.length > mostValues)
+    throw invalidParameter(
+      `the parameter ${parameter} has ${list.length} values; it may have ${mostValues}`,
+      "ask for fewer at once, in several requests"
+    )
   throw invalidParameter(
     `the parameter ${parameter} has no list of values`,
     `use 1 to ${mostValues} values with commas between, or a JSON array of texts`

@@ -29,9 +29,13 @@ const hostOf = (header: string, protocol: string): { readonly name: string; read
   return name === undefined ? undefined : { name: name.toLowerCase(), port: String(Number(port)) }
 }
 
-const isSameOrigin = (origin: string, host: { readonly name: string; readonly port: string }): boolean => {
+const isSameOrigin = (
+  origin: string,
+  host: { readonly name: string; readonly port: string },
+  protocol: string
+): boolean => {
   const url = URL.parse(origin)
-  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) return false
+  if (url === null || url.protocol !== `${protocol}:`) return false
   const port = url.port === "" ? (url.protocol === "http:" ? "80" : "443") : url.port
   return url.hostname.toLowerCase() === host.name && port === host.port
 }
@@ -68,7 +72,7 @@ export const siteCheck = ({ hosts, origins }: SiteCheckOptions) => {
       return refusedHost(header)
     const { origin } = headers
     if (origin !== undefined) {
-      if (allowed.has(origin) || (host !== undefined && isSameOrigin(origin, host))) return undefined
+      if (allowed.has(origin) || (host !== undefined && isSameOrigin(origin, host, protocol))) return undefined
       return refusedSite(`Origin: ${origin}`)
     }
     // a request without Origin, such as that of an image or a script

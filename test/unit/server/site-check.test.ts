@@ -41,6 +41,8 @@ describe("the origin of a page", () => {
     [{ origin: "http://127.0.0.1:7070" }, 200],
     [{ origin: "https://console.example" }, 200],
     [{ origin: "http://127.0.0.1:3000" }, 403],
+    // a page of another program, which speaks TLS at a port that this server does not have
+    [{ origin: "https://127.0.0.1:7070" }, 403],
     [{ origin: "http://localhost:7070" }, 403],
     [{ origin: "https://attacker.example" }, 403],
     [{ origin: "https://console.example.attacker.example" }, 403],
