@@ -32,7 +32,7 @@ import { gateway } from "./gateway/route.ts"
 import { health, type Readiness, type SystemStatus } from "./health.ts"
 import { defaultLimits, type Limits } from "./http/limits.ts"
 import { refuseUnknownParameters } from "./http/known-parameters.ts"
-import { repeatedHeader } from "./http/parameters.ts"
+import { repeatedHeader, undecodableQuery } from "./http/parameters.ts"
 import { metricsOf, type Metrics } from "./http/metrics.ts"
 import { type PressureParts, shedLoad } from "./http/pressure.ts"
 import { operations } from "./operations/routes.ts"
@@ -290,7 +290,9 @@ const build = async (
       done(problemOfSite(request.method, headers, request.protocol))
     })
   }
-  app.addHook("onRequest", (request, _reply, done) => done(repeatedHeader(request.raw.rawHeaders)))
+  app.addHook("onRequest", (request, _reply, done) =>
+    done(repeatedHeader(request.raw.rawHeaders) ?? undecodableQuery(request.url))
+  )
   const { refuseOthers } = routeMethods(app, options.isStarting === true)
   await allowOrigins(app, origins)
   guard(app, options.access ?? openAccess)

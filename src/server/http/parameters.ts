@@ -45,6 +45,20 @@ export const repeatedHeader = (rawHeaders: ReadonlyArray<string>): Problem | und
   return undefined
 }
 
+/** The problem of a URL whose query has encoded bytes that are no UTF-8; undefined if it has none. Else each would be read as U+FFFD, and fit nothing. */
+export const undecodableQuery = (url: string): Problem | undefined => {
+  const query = url.indexOf("?")
+  if (query === -1) return undefined
+  for (const [encoded] of url.slice(query).matchAll(/(?:%[\da-f]{2})+/gi))
+    try {
+      decodeURIComponent(encoded)
+    } catch {
+      const message = `the query has ${JSON.stringify(encoded.slice(0, 200))}, which is not UTF-8`
+      return new Problem(400, "invalid_url", message, "percent-encode values as UTF-8, such as %C3%A9 for é")
+    }
+  return undefined
+}
+
 /** Limits of a whole number, and its value if the parameter is missing. */
 export interface WholeNumber<A> {
   /** Default 0. */
