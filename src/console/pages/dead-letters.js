@@ -37,7 +37,7 @@ const foundText = ({ behind = 0, count, more = 0, retrying = 0 }) => {
   return (
     `It is about ${counted(count, "dead letter")} that ${one ? "is" : "are"} open${behind > 0 ? followers : ""}.` +
     (retrying > 0
-      ? ` ${number(retrying)} others that were open are left out: they are being retried, or were decided about meanwhile.`
+      ? ` ${number(retrying)} more ${retrying === 1 ? "is" : "are"} left out: being retried, or decided about meanwhile.`
       : "") +
     (more > 0 ? ` ${number(more)} others fit as well, and stay: do it again for these.` : "")
   )
