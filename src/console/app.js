@@ -1,8 +1,8 @@
 // The console: its frame with the navigation, the credential of its user, and the page that the address names.
-import { setCredential, useCredential, useGet } from "./lib/api.js"
+import { setCredential, useCredential, useGet, userOf } from "./lib/api.js"
 import { isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
-import { useHeartbeat, useOnline } from "./lib/online.js"
+import { useHeartbeat, useOnline, useRefusal } from "./lib/online.js"
 import { linkTo, useRoute } from "./lib/router.js"
 import { ActionHost, Problem } from "./parts/common.js"
 
@@ -32,36 +32,52 @@ const groups = [
 ]
 const home = "overview"
 
-/** Asks for an API key, and says why. */
+/**
+ * Asks for an API key, and says why. It is above the page, which stays as it is, with what was typed; and above a dialog, if one is open. The focus goes
+ * back to where it was.
+ */
 const Credential = ({ error, onClose }) => {
   const [text, setText] = useState("")
+  const box = useRef()
+  const opener = useRef(document.activeElement)
+  useEffect(() => {
+    if (document.querySelector("dialog:modal")) box.current.showModal()
+    else box.current.show()
+    return () => requestAnimationFrame(() => opener.current?.focus?.())
+  }, [])
+  const cancel = (event) => {
+    event.preventDefault()
+    onClose?.()
+  }
   const submit = (event) => {
     event.preventDefault()
     setCredential(text.trim())
     onClose?.()
   }
-  return html`<form class="card" onSubmit=${submit}>
-    <h2>Who looks?</h2>
-    <${Problem} error=${error} />
-    <p>
-      This server asks for a credential. Create a key with${" "}<code
-        >npx millrace keys create NAME --scopes read,operate</code
-      >, and paste it here. It stays in this tab.
-    </p>
-    <label class="field"
-      ><span>API key or token</span
-      ><input
-        type="password"
-        autocomplete="off"
-        value=${text}
-        onInput=${(event) => setText(event.target.value)}
-        required
-    /></label>
-    <div class="row">
-      <button class="primary">Use it</button
-      >${onClose && html`<button type="button" onClick=${onClose}>Cancel</button>`}
-    </div>
-  </form>`
+  return html`<dialog class="card who" ref=${box} aria-labelledby="who" onCancel=${cancel}>
+    <form onSubmit=${submit}>
+      <h2 id="who">Who looks?</h2>
+      <${Problem} error=${error} />
+      <p>
+        This server asks for a credential. Create a key with${" "}<code
+          >npx millrace keys create NAME --scopes read,operate</code
+        >, and paste it here. It stays in this tab.
+      </p>
+      <label class="field"
+        ><span>API key or token</span
+        ><input
+          type="password"
+          autocomplete="off"
+          value=${text}
+          onInput=${(event) => setText(event.target.value)}
+          required
+      /></label>
+      <div class="row">
+        <button class="primary">Use it</button
+        >${onClose && html`<button type="button" onClick=${onClose}>Cancel</button>`}
+      </div>
+    </form>
+  </dialog>`
 }
 
 /** What an address shows that no page has. */
@@ -173,22 +189,15 @@ const Navigation = ({ canUseKey, name, onKey, route }) => {
 const loadAll = () => {
   for (const { load } of Object.values(pages)) load().catch(() => undefined)
 }
-/** What the server says: whether it refuses the credential, and why, and whether it has started. */
+/** What the server says: whether it has ever answered this tab, and whether it has started. */
 const useServer = () => {
   const [every, setEvery] = useState(30_000)
   const topics = useGet("/v1/topics", { every })
-  const isRefused = topics.error?.status === 401
   useHeartbeat()
   useEffect(() => setEvery(topics.error === undefined ? 30_000 : 3_000), [topics.error === undefined])
-  useEffect(() => {
-    // a process that asks for a credential took the place of one that did not
-    const ask = () => isRefused || topics.reload()
-    globalThis.addEventListener("unauthenticated", ask)
-    return () => globalThis.removeEventListener("unauthenticated", ask)
-  }, [isRefused])
   // so that each page opens also while the server is away
   useEffect(() => void setTimeout(loadAll, 3_000), [])
-  return { error: topics.error, isRefused, isStarting: topics.error?.code === "starting" }
+  return { hasAnswered: topics.data !== undefined, isStarting: topics.error?.code === "starting" }
 }
 
 const App = () => {
@@ -199,7 +208,9 @@ const App = () => {
   const main = useRef()
   const name = route.path[0] === "" ? home : route.path[0]
   const isKnown = Object.hasOwn(pages, name)
-  const { error, isRefused, isStarting } = useServer()
+  const { hasAnswered, isStarting } = useServer()
+  const refusal = useRefusal()
+  const isRefused = refusal !== undefined
   const parts = isKnown ? [pages[name].title, ...route.path.slice(1)] : ["No such page"]
   useEffect(() => globalThis.scrollTo(0, 0), [parts.join("/")])
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}
@@ -214,15 +225,20 @@ const App = () => {
           ${online && isStarting && html`<${Starting} />`}
         </div>
         ${
-          isRefused || asks
-            ? html`<${Credential}
-                error=${key === undefined ? undefined : error}
-                onClose=${isRefused ? undefined : () => setAsks(false)}
-              />`
-            : !isKnown
-              ? html`<${Unknown} name=${name} />`
-              : html`<${Page} key=${`${name} ${key ?? ""}`} name=${name} route=${route} />`
+          (isRefused || asks) &&
+          html`<${Credential}
+            error=${key === undefined ? undefined : refusal}
+            onClose=${isRefused ? undefined : () => setAsks(false)}
+          />`
         }
+        <div class="page" inert=${isRefused || asks}>
+          ${
+            !isKnown
+              ? html`<${Unknown} name=${name} />`
+              : (hasAnswered || !isRefused) &&
+                html`<${Page} key=${`${name} ${userOf()}`} name=${name} route=${route} />`
+          }
+        </div>
       </main>
       <${ActionHost} />
     </div>`

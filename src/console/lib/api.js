@@ -2,17 +2,28 @@
 import { shellWord } from "./format.js"
 import { useEffect, useState } from "./html.js"
 import { parseJson } from "./json.js"
-import { isOnline, setOnline } from "./online.js"
+import { isRefused, mayAsk, pauseAfter, setOnline, setRefusal } from "./online.js"
 
 const storage = "millrace.credential"
 
 /** The API key or token of this tab; undefined if none was given. It stays in the tab: other tabs and later visits do not have it. */
 export const credential = () => sessionStorage.getItem(storage) ?? undefined
+let users = 0
+/** The number of the user of this tab: another one once the credential was forgotten or changed, but not when one took the place of one that was refused. */
+export const userOf = () => users
 /** Keeps a credential for this tab; an empty one forgets it. */
 export const setCredential = (text) => {
+  const before = credential()
+  if (text === "" || !isRefused()) users++
   if (text === "") sessionStorage.removeItem(storage)
   else sessionStorage.setItem(storage, text)
-  globalThis.dispatchEvent(new Event("credential"))
+  setRefusal(undefined)
+  // the same one again may be taken now
+  globalThis.dispatchEvent(new Event(credential() === before ? "server" : "credential"))
+}
+/** Notes an answer that refuses the credential `key`, unless the tab has another one by now: the frame asks for one. */
+export const noteRefusal = (key, error) => {
+  if (error.status === 401 && key === credential()) setRefusal(error)
 }
 
 /** An answer that is no success: `code`, `message` and `advice` (what to do) as the API gives them, and the HTTP `status` (0: no answer). */
@@ -26,14 +37,11 @@ export class ApiError extends Error {
   }
 }
 
-const headersOf = (body, headers) => {
-  const key = credential()
-  return {
-    ...(body !== undefined && { "content-type": "application/json" }),
-    ...(key !== undefined && { authorization: `Bearer ${key}` }),
-    ...headers
-  }
-}
+const headersOf = (key, body, headers) => ({
+  ...(body !== undefined && { "content-type": "application/json" }),
+  ...(key !== undefined && { authorization: `Bearer ${key}` }),
+  ...headers
+})
 /** An answer as an `ApiError`. */
 export const errorOf = (status, text) => {
   let body
@@ -54,7 +62,8 @@ export const errorOf = (status, text) => {
 
 /** Sends a request. `body` is sent as JSON, a string as it is. Resolves to `{ status, body, headers }`; rejects with an `ApiError`. `accept`: statuses beside 2xx that are no error. With `isText` it has the `text`, too. */
 export const send = async (method, path, { accept = [], body, headers, isText = false, signal } = {}) => {
-  const init = { method, headers: headersOf(body, headers), cache: "no-store" }
+  const key = credential()
+  const init = { method, headers: headersOf(key, body, headers), cache: "no-store" }
   if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body)
   let response
   try {
@@ -71,9 +80,11 @@ export const send = async (method, path, { accept = [], body, headers, isText = 
     })
   }
   const text = await response.text()
-  // the frame asks for a credential
-  if (response.status === 401) globalThis.dispatchEvent(new Event("unauthenticated"))
-  if (!response.ok && !accept.includes(response.status)) throw errorOf(response.status, text)
+  if (!response.ok) {
+    const error = errorOf(response.status, text)
+    noteRefusal(key, error)
+    if (!accept.includes(response.status)) throw error
+  }
   const isJson = response.headers.get("content-type")?.includes("json")
   const answer = { status: response.status, headers: response.headers }
   return { ...answer, body: isJson && text !== "" ? parseJson(text) : text, ...(isText && { text }) }
@@ -106,11 +117,14 @@ const keepAsking = (path, { accept, every, onData, onError, until }) => {
   let isAsking = false
   let hasData = false
   let isDone = false
+  let failures = 0
   const again = (ms) => {
     if (!stop.signal.aborted && ms !== undefined) timer = setTimeout(ask, ms)
   }
   const ask = async () => {
     clearTimeout(timer)
+    // the heartbeat and the frame say when it is of use again
+    if (!mayAsk()) return
     if (document.hidden && hasData) return again(every)
     isAsking = true
     try {
@@ -118,6 +132,7 @@ const keepAsking = (path, { accept, every, onData, onError, until }) => {
       const data = await get(path, { accept, signal })
       setOnline(true)
       hasData = true
+      failures = 0
       if (!stop.signal.aborted) onData(data)
       isDone = Boolean(until?.(data))
       if (!isDone) again(every)
@@ -125,14 +140,17 @@ const keepAsking = (path, { accept, every, onData, onError, until }) => {
       if (stop.signal.aborted) return
       setOnline(error.status !== 0)
       onError(error)
+      failures++
+      const isBusy = isPassing(error) && error.code !== "starting"
       // an answer that will not change is not asked for again, a server that is away is; what a credential may not see is asked for seldom
       if (error.status === 403) again(every && Math.max(every, asks.refused))
+      else if (isBusy) again(Math.max(every ?? asks.again, pauseAfter(failures)))
       else again(every ?? (isPassing(error) ? asks.again : undefined))
     } finally {
       isAsking = false
     }
   }
-  const now = () => isOnline() && !isAsking && !isDone && ask()
+  const now = () => mayAsk() && !isAsking && !isDone && ask()
   ask()
   for (const event of ["server", "instance"]) globalThis.addEventListener(event, now)
   return () => {

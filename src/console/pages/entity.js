@@ -1,5 +1,5 @@
 // One key: its events at the left, its rows at the right, and a slider that shows what each row was after an event.
-import { curlOf, useGet } from "../lib/api.js"
+import { curlOf, useCredential, useGet } from "../lib/api.js"
 import { eventId, inOrder, newestKeys, readTopic, readViews } from "../lib/entity.js"
 import { historyOf, outcomesOf, tablesAt, unknownOf } from "../lib/entity-states.js"
 import { counted, number } from "../lib/format.js"
@@ -49,6 +49,7 @@ const useEvents = (key, topics, round) => {
 /** What the rows of the key were: `{ found, error, progress, isRunning }`. It needs the scope operate. */
 const useHistory = (key, round, options) => {
   const [state, setState] = useState({ isRunning: true })
+  const credential = useCredential()
   useEffect(() => {
     let isGone = false
     const set = (next) => !isGone && setState((old) => ({ ...old, ...next }))
@@ -61,7 +62,7 @@ const useHistory = (key, round, options) => {
       (error) => set({ error, isRunning: false })
     )
     return () => (isGone = true)
-  }, [key, round, options])
+  }, [key, round, options, credential])
   return state
 }
 /** The rows of the key as they are now, view by view; undefined before they are read. */

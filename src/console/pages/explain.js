@@ -1,5 +1,5 @@
 // Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
-import { useGet } from "../lib/api.js"
+import { useCredential, useGet } from "../lib/api.js"
 import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
@@ -167,8 +167,10 @@ const Explanation = ({ found, onMore, view }) => {
 
 const Running = ({ body, onMore, view }) => {
   const [state, setState] = useState({})
+  const credential = useCredential()
   useEffect(() => {
     let isGone = false
+    setState(({ found }) => ({ found }))
     const set = (next) => !isGone && setState((old) => ({ ...old, ...next }))
     runJob("/v1/operations/explain", body, ({ progress }) => set({ progress }), {
       kind: "explain",
@@ -178,7 +180,7 @@ const Running = ({ body, onMore, view }) => {
       (error) => set({ error })
     )
     return () => (isGone = true)
-  }, [])
+  }, [credential])
   const { error, found, progress } = state
   if (error?.status === 403)
     return html`<p class="note-box">

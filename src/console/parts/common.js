@@ -82,8 +82,8 @@ export const Withheld = ({ count, noun }) =>
 /** What a request has answered so far: a note while it loads, its problem, or `children` of its data. */
 export const Loaded = ({ children, of }) => {
   const { data, error: found, isLoading } = of
-  // the frame says that the server is away or starting, and the page goes on by itself
-  const isSaid = found?.status === 0 || found?.code === "starting"
+  // the frame says that the server is away or starting, or asks for a credential, and the page goes on by itself
+  const isSaid = found?.status === 0 || found?.status === 401 || found?.code === "starting"
   const error = isSaid ? undefined : found
   if (data === undefined && error === undefined)
     return html`<p class="quiet" role="status">${isLoading || isSaid ? "Loading…" : ""}</p>`

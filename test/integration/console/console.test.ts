@@ -130,6 +130,63 @@ suite("the console", () => {
     await close()
   })
 
+  test("a key that expires is asked for above the page, which keeps what was typed, and nothing else is asked meanwhile; nor while the server is away", async () => {
+    const { close, page } = await open(operator)
+    await show(page, "send?type=transfer")
+    const field = page.locator('main [name="entity_id"]')
+    const typed = {
+      event_id: "k-1",
+      amount: "5",
+      tenant: "acme",
+      occurred_at: "1357035420000",
+      entity_id: "half written"
+    }
+    for (const [name, text] of Object.entries(typed)) await page.locator(`main [name="${name}"]`).fill(text)
+    const asked: Array<string> = []
+    page.on("request", (request) => asked.push(new URL(request.url()).pathname))
+    const refusal = { error: { code: "unauthenticated", message: "the key has expired", try: "use another one" } }
+    await page.route(/\/v1\//, (route) => route.fulfill({ status: 401, json: refusal }))
+    await page.getByRole("button", { name: "Send", exact: true }).click()
+    const prompt = page.getByRole("dialog", { name: "Who looks?" })
+    await prompt.getByText("the key has expired").waitFor()
+    expect(await field.inputValue()).toBe("half written")
+    expect(await page.locator("main .page").getAttribute("inert")).not.toBeNull()
+    asked.length = 0
+    await page.waitForTimeout(4_000)
+    expect(asked).toEqual([])
+    await page.unroute(/\/v1\//)
+    await page.getByLabel("API key or token").fill(operator)
+    await page.getByRole("button", { name: "Use it" }).click()
+    await prompt.waitFor({ state: "detached" })
+    expect(await field.inputValue()).toBe("half written")
+    expect(await page.locator("main .page").getAttribute("inert")).toBeNull()
+
+    await show(page, "overview")
+    await page.route(/\/(v1|healthz|readyz)/, (route) => route.abort())
+    await page.getByText("The server does not answer.").waitFor()
+    asked.length = 0
+    await page.waitForTimeout(6_000)
+    expect(asked.filter((path) => path !== "/healthz")).toEqual([])
+    expect(asked.length).toBeGreaterThan(0)
+    expect(asked.length).toBeLessThan(5)
+    await page.unroute(/\/(v1|healthz|readyz)/)
+    await page.getByText("The server does not answer.").waitFor({ state: "detached" })
+    await close()
+  })
+
+  test("charts are drawn where the browser's language is none", async () => {
+    const { close, errors, page } = await open(operator)
+    await page.addInitScript(
+      "Object.defineProperty(Navigator.prototype, 'language', { get: () => 'en-US@posix', configurable: true })"
+    )
+    await page.reload()
+    await show(page, "windows/entity_activity")
+    await page.locator(".chart canvas").first().waitFor()
+    expect(await page.evaluate("navigator.language")).toBe("en-US@posix")
+    expect(errors).toEqual([])
+    await close()
+  })
+
   test("a time is a filter as the table shows it, and an action's dialog goes when its user goes back", async () => {
     const { close, errors, page } = await open(operator, { timezoneId: "Asia/Kolkata" })
     await show(page, "tables/entity_activity")

@@ -73,6 +73,33 @@ suite("the page of what comes", () => {
     await close()
   })
 
+  test("a hidden tab has no stream, and goes on from where it was once it is seen, with each record once", async () => {
+    const { close, errors, page, show } = await running.open()
+    const ended: Array<string> = []
+    page.on("requestfailed", (request) => ended.push(new URL(request.url()).pathname))
+    const hide = (isHidden: boolean) =>
+      page.evaluate(
+        `Object.defineProperty(document, "hidden", { value: ${isHidden}, configurable: true });` +
+          `document.dispatchEvent(new Event("visibilitychange"))`
+      )
+    await show("live?topic=events.raw.v1&key=hidden")
+    await page.getByText("following").waitFor()
+    await running.send([payment("hidden", 1)])
+    await page.locator("tbody tr").waitFor()
+    await hide(true)
+    await expect.poll(() => ended.filter((path) => path.endsWith("/stream")).length).toBe(1)
+    await running.send([payment("hidden", 2), payment("hidden", 3)])
+    await page.waitForTimeout(1_000)
+    expect(await page.locator("tbody tr").count()).toBe(1)
+    await hide(false)
+    await page.locator("tbody tr").nth(2).waitFor()
+    expect(
+      (await page.locator("tbody code").allTextContents()).map((text) => /"amount":(\d+)/.exec(text)?.[1])
+    ).toEqual(["3", "2", "1"])
+    expect(errors).toEqual([])
+    await close()
+  })
+
   test("shows the changes of a window, with the columns that changed", async () => {
     const { close, errors, page, show } = await running.open()
     await show("live?view=entity_activity&entity_id=w")
