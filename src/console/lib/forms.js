@@ -100,10 +100,13 @@ const numberOf = ({ schema, words = [] }, text) => {
   if (schema.type === "integer" && !/^-?\d+$/.test(String(value))) throw new Error(`${text} is no whole number`)
   const { exclusiveMaximum: under, exclusiveMinimum: over, maximum, minimum } = schema
   const size = Number(text)
+  if (!Number.isFinite(size)) throw new Error(`${text} is further from zero than a number can be`)
   if (size < minimum) throw new Error(`${text} is less than ${minimum}`)
   if (size > maximum) throw new Error(`${text} is more than ${maximum}`)
-  if (size <= over) throw new Error(`${text} is not more than ${over}`)
-  if (size >= under) throw new Error(`${text} is not less than ${under}`)
+  // of whole numbers the one beside the limit is the least or the most
+  const isWhole = schema.type === "integer"
+  if (size <= over) throw new Error(isWhole ? `${text} is less than ${over + 1}` : `${text} is not more than ${over}`)
+  if (size >= under) throw new Error(isWhole ? `${text} is more than ${under - 1}` : `${text} is not less than ${under}`)
   return value
 }
 const textOf = ({ schema: { maxLength, minLength, pattern } }, text) => {

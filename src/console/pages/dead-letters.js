@@ -35,7 +35,7 @@ const foundText = ({ behind = 0, count, more = 0, retrying = 0 }) => {
   const one = count === 1
   const followers = `; ${number(behind)} more ${behind === 1 ? "waits" : "wait"} behind ${one ? "it" : "them"} for ${one ? "its key" : "their keys"}, and would follow`
   return (
-    `It is about ${counted(count, "dead letter")} that ${one ? "is" : "are"} open${behind > 0 ? followers : ""}.` +
+    `It concerns ${counted(count, "dead letter")} that ${one ? "is" : "are"} open${behind > 0 ? followers : ""}.` +
     (retrying > 0
       ? ` ${number(retrying)} more ${retrying === 1 ? "is" : "are"} left out: being retried, or decided about meanwhile.`
       : "") +
@@ -357,7 +357,7 @@ const One = ({ id }) => {
           ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} isLive=${one.live} onDone=${found.reload} />`}
           ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, at: `${one.partition}:${one.position}` })}>Its record</a>`}
           ${one.key !== null && html`<a href=${linkTo("dead-letters", { kind: one.kind, key: one.key })}>Others of its key</a>`}
-          ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of ${one.key}</a>`}
+          ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of ${shortened(one.key, 60)}</a>`}
           ${one.projection && html`<a href=${linkTo(["versions", one.projection])}>${one.projection}</a>`}
         </div>
         <dl class="pairs">

@@ -1,6 +1,6 @@
 // Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
 import { useCredential, useGet } from "../lib/api.js"
-import { counted, number, shellWord } from "../lib/format.js"
+import { counted, number, shellWord, shortened } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { parseJson, same } from "../lib/json.js"
@@ -236,7 +236,7 @@ const Form = ({ query, views }) => {
               <a href=${linkTo(["tables", view.name], Object.fromEntries(view.key.map((name) => [name, query[name]])))}
                 >The row in its table</a
               >
-              ${view.key.slice(0, 1).map((name) => html`<a key=${name} href=${linkTo(["entity", query[name]])}>Everything of ${query[name]}</a>`)}
+              ${view.key.slice(0, 1).map((name) => html`<a key=${name} href=${linkTo(["entity", query[name]])}>Everything of ${shortened(query[name], 60)}</a>`)}
             </p>
             <${Running}
               key=${JSON.stringify(query)}

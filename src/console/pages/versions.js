@@ -179,7 +179,7 @@ const Diff = ({ build, disabled, name, reload }) => {
   />`
 }
 /** Makes another build the live one: `build`, or the one before. */
-const Switch = ({ build, isBack, name, reload }) => {
+const Switch = ({ build, isBack, name, reason, reload }) => {
   const bodyOf = (chosen) =>
     given({
       ...(isBack ? { rollback: true } : { build }),
@@ -193,6 +193,7 @@ const Switch = ({ build, isBack, name, reload }) => {
   return html`<${Action}
     small
     label=${isBack ? "Roll back" : "Promote"}
+    reason=${reason}
     danger=${isBack}
     describe=${
       isBack
@@ -219,7 +220,7 @@ const Switch = ({ build, isBack, name, reload }) => {
     onDone=${reload}
   />`
 }
-const Retire = ({ build, name, reload }) => {
+const Retire = ({ build, name, reason, reload }) => {
   const bodyOf = ({ drop, which }) => given({ build: which === "" ? undefined : build, drop })
   const textOf = ({ builds, dropped, published, timers }, done) =>
     html`<p>
@@ -230,6 +231,7 @@ const Retire = ({ build, name, reload }) => {
   return html`<${Action}
     small
     label="Retire"
+    reason=${reason}
     danger
     confirm=${name}
     describe=${(chosen) =>
@@ -257,23 +259,31 @@ const Retire = ({ build, name, reload }) => {
 
 /** Whether a build is being rebuilt, or its rebuild is paused. */
 const isGoing = ({ rebuild }) => rebuild !== null && ["running", "paused"].includes(rebuild.state)
+/** Why a build cannot be retired, as the server decides it; undefined if it can, or if it is not known. */
+const keptBecause = ({ build, role, version }, builds, configured) => {
+  if (role !== "live") return undefined
+  const follower = builds.find((one) => one.build !== build)
+  if (follower !== undefined) return `it is the live build, and build ${follower.build} is there to replace it`
+  return configured === version ? "it is the live build of the version that the configuration has" : undefined
+}
 /** What can be done with a build, by its role. */
-const BuildActions = ({ build, isBusy, name, reload }) => {
+const BuildActions = ({ build, builds, configured, isBusy, name, reload }) => {
   const { role } = build
+  const busy = isBusy ? "a job of this projection is running" : undefined
   const shared = { name, build: build.build, reload }
   return html`<div class="row">
     ${(role === "candidate" || role === "investigation" || isGoing(build)) && html`<${Rebuilding} build=${build} name=${name} reload=${reload} />`}
     ${role !== "live" && role !== "investigation" && html`<${Diff} ...${shared} disabled=${isBusy} />`}
-    ${(role === "candidate" || role === "follower") && html`<${Switch} ...${shared} />`}
-    ${role === "previous" && html`<${Switch} ...${shared} isBack />`}
-    ${role !== "candidate" && html`<${Retire} ...${shared} />`}
+    ${(role === "candidate" || role === "follower") && html`<${Switch} ...${shared} reason=${busy} />`}
+    ${role === "previous" && html`<${Switch} ...${shared} reason=${busy} isBack />`}
+    ${role !== "candidate" && html`<${Retire} ...${shared} reason=${keptBecause(build, builds, configured)} />`}
   </div>`
 }
 const goOn = ({ from, until }) => [from && `from ${from}`, until && `until ${until}`].filter(Boolean).join(", ")
 /** Whether the result of a job is of use later: what only looked what would be done is not. */
 const isKept = ({ command, kind }) => ["rebuild", "diff", "promote"].includes(kind) && !/ --dry-run\b/.test(command)
 /** `isAlone`: it is the only projection of the page, which has room for the result of its newest job. */
-const One = ({ chosen, found, isAlone, jobs, reload }) => {
+const One = ({ chosen, configured, found, isAlone, jobs, reload }) => {
   const { builds, job: running, name } = found
   const own = jobs.filter(({ subject }) => subject === name)
   const shown = chosen ?? running ?? (isAlone ? own.find(isKept)?.id : undefined)
@@ -299,7 +309,14 @@ const One = ({ chosen, found, isAlone, jobs, reload }) => {
           name: "more",
           label: "",
           cell: (build) =>
-            html`<${BuildActions} build=${build} name=${name} isBusy=${running !== null} reload=${reload} />`
+            html`<${BuildActions}
+              build=${build}
+              builds=${builds}
+              configured=${configured}
+              name=${name}
+              isBusy=${running !== null}
+              reload=${reload}
+            />`
         },
         {
           name: "left",
@@ -325,6 +342,7 @@ const One = ({ chosen, found, isAlone, jobs, reload }) => {
 export default ({ path: [name], query }) => {
   const list = useGet(base, { every: 3_000 })
   const jobs = useGet("/v1/operations/jobs", { every: 3_000 })
+  const application = useGet("/v1/operations/application")
   const reload = () => (list.reload(), jobs.reload())
   return html`<header class="head">
       <h1>${name === undefined ? "Versions" : html`<a href=${linkTo("versions")}>Versions</a> / ${name}`}</h1>
@@ -344,6 +362,7 @@ export default ({ path: [name], query }) => {
                   found=${one}
                   chosen=${query.job}
                   isAlone=${name !== undefined}
+                  configured=${application.data?.projections.find((declared) => declared.name === one.name)?.version}
                   jobs=${jobs.data?.jobs ?? []}
                   reload=${reload}
                 />`

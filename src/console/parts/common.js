@@ -205,14 +205,16 @@ export const Dialog = ({ children, onClose, title }) => {
  * `options`: what can be chosen, `{ name, label, kind: "flag" | "text" | "number" | "choice", values, value, hint }`; the functions get the choices by name.
  * `plan(chosen)` resolves to what a dry run found. `act(chosen, { report, signal, isOpen })` does it and resolves to the result; `report(text)` says how far
  * it is, `signal` is aborted by the button Stop, which an action has if `canStop`, and `isOpen()` is false once the dialog was closed. What a plan and a result are is text, or parts of a page.
- * `command` and `request` are texts, or made of what is chosen. `confirm` is a name that has to be typed.
+ * `command` and `request` are texts, or made of what is chosen. `confirm` is a name that has to be typed. `reason` says why it cannot be done now.
  */
 export const Action = (action) =>
   html`<button
     type="button"
-    class=${[action.danger && "danger", action.small && "small"].filter(Boolean).join(" ")}
+    class=${[action.danger && action.reason === undefined && "danger", action.small && "small"].filter(Boolean).join(" ")}
     aria-haspopup="dialog"
-    disabled=${action.disabled === true}
+    disabled=${action.disabled === true || action.reason !== undefined}
+    title=${action.reason}
+    aria-description=${action.reason}
     onClick=${() => globalThis.dispatchEvent(new CustomEvent("action", { detail: action }))}
   >
     ${action.label}
@@ -306,11 +308,13 @@ const useAction = ({ act, onDone, options = [], plan }) => {
     }
     onDone?.()
   }
-  return { ...state, chosen, setChosen, run, stop: () => stop.current.abort() }
+  // what it would do may be another thing by now
+  const again = () => (plan === undefined ? setState({ step: "ask" }) : setChosen({ ...chosen }))
+  return { ...state, again, chosen, setChosen, run, stop: () => stop.current.abort() }
 }
 const ActionDialog = ({ onClose, ...action }) => {
   const { canStop, command, confirm, danger, describe, label, options = [], plan, request } = action
-  const { chosen, content, error, run, setChosen, step, stop } = useAction(action)
+  const { again, chosen, content, error, run, setChosen, step, stop } = useAction(action)
   const [typed, setTyped] = useState("")
   return html`<${Dialog} title=${label} onClose=${onClose}>
     ${step !== "done" && html`<p>${textFor(describe, chosen)}</p>`}
@@ -339,6 +343,7 @@ const ActionDialog = ({ onClose, ...action }) => {
     <footer>
       ${step === "running" && canStop && html`<button type="button" onClick=${stop}>Stop</button>`}
       <button type="button" onClick=${onClose}>${step === "done" || step === "refused" ? "Close" : "Cancel"}</button>
+      ${step === "refused" && html`<button type="button" onClick=${again}>Try again</button>`}
       ${
         (step === "ask" || step === "running" || (step === "plan" && plan !== undefined)) &&
         html`<button

@@ -99,7 +99,7 @@ suite("the console's actions", () => {
     await group.getByText("3 dead letters, 3 keys").waitFor()
     await group.getByText("9 others wait behind them").waitFor()
     await press("Retry", group)
-    await dialog().getByText("It is about 3 dead letters that are open; 9 more wait behind them").waitFor()
+    await dialog().getByText("It concerns 3 dead letters that are open; 9 more wait behind them").waitFor()
     expect(await shownCommand(dialog())).toContain("curl -X POST")
     await press("Retry", dialog())
     await dialog().getByText("3 failed again").first().waitFor()
@@ -141,7 +141,7 @@ suite("the console's actions", () => {
     expect(await page.getByText(/^Thrown at/).innerText()).toMatch(/^Thrown at (?:.+ \()?[^()/]\S+\.ts:\d+:\d+\)?$/)
     expect(await runShown((await shownCommand(page.locator("main")))!)).toMatch(/^thrown_at: +\S.*\.ts:\d+:\d+/m)
     await press("Discard")
-    await dialog().getByText("It is about 1 dead letter that is open").waitFor()
+    await dialog().getByText("It concerns 1 dead letter that is open").waitFor()
     const command = (await dialog().locator(".command code").first().textContent())!
     await press("Discard", dialog().locator("footer"))
     await dialog().getByText("1 dead letter discarded").waitFor()
@@ -216,13 +216,19 @@ suite("the console's actions", () => {
     expect(await call("/v1/operations/projections/buying")).toMatchObject({ live: 1 })
     // the live build of a configured version cannot be retired
     const retire = page.locator("tr", { hasText: "live" }).first().getByRole("button", { name: "Retire" })
-    await retire.click()
-    await dialog()
-      .getByRole("alert")
-      .getByText(/follows it|is in the configuration/)
-      .waitFor()
-    await dialog().getByText("What to do").waitFor()
-    await close()
+    expect(await retire.isDisabled()).toBe(true)
+    expect(await retire.getAttribute("title")).toMatch(/^it is the live build, and build 2 is there/)
+    // an answer that is an error can be tried again
+    await page.route(/promote\?dryRun/, (route) =>
+      route.fulfill({ status: 500, json: { error: { code: "internal", message: "broken" } } })
+    )
+    await press("Promote")
+    await dialog().getByText("broken").waitFor()
+    await page.unroute(/promote\?dryRun/)
+    await press("Try again", dialog().locator("footer"))
+    await dialog().getByText("Build 2 could replace build 1", { exact: false }).waitFor()
+    expect(await dialog().locator(".problem").count()).toBe(0)
+    await press("Cancel", dialog().locator("footer"))
   })
 
   test("a command is a form of its schema, nested fields too; a rejection has its fields, a conflict is resolved, and a repeated answer is marked", async () => {

@@ -189,6 +189,12 @@ test("a number that JavaScript cannot hold keeps its digits, and an object with 
   expect(fileOf("csv", [{ exact, plain }], columns)).toBe('exact,plain\r\n12345678901234567890,"{""text"":""a""}"\r\n')
   const number = nodeOf({ type: "number" }, [])
   expect(String(valueOf(number, { "": "12345678901234567890" }).value)).toBe("12345678901234567890")
+  const errorOf = (schema: object, text: string) => valueOf(nodeOf(schema, []), { "": text }).errors[0]?.message
+  expect(errorOf({ type: "number" }, "1e999")).toBe("1e999 is further from zero than a number can be")
+  expect(errorOf({ type: "integer", exclusiveMinimum: -1 }, "-5")).toBe("-5 is less than 0")
+  expect(errorOf({ type: "integer", exclusiveMinimum: -1 }, "0")).toBe(undefined)
+  expect(errorOf({ type: "integer", exclusiveMaximum: 10 }, "10")).toBe("10 is more than 9")
+  expect(errorOf({ type: "number", exclusiveMinimum: -1 }, "-1")).toBe("-1 is not more than -1")
   expect(valueOf(number, { "": '{"text":1}' }).errors).toEqual([{ at: "", message: '{"text":1} is no number' }])
 })
 
