@@ -106,7 +106,8 @@ const numberOf = ({ schema, words = [] }, text) => {
   // of whole numbers the one beside the limit is the least or the most
   const isWhole = schema.type === "integer"
   if (size <= over) throw new Error(isWhole ? `${text} is less than ${over + 1}` : `${text} is not more than ${over}`)
-  if (size >= under) throw new Error(isWhole ? `${text} is more than ${under - 1}` : `${text} is not less than ${under}`)
+  if (size >= under)
+    throw new Error(isWhole ? `${text} is more than ${under - 1}` : `${text} is not less than ${under}`)
   return value
 }
 const textOf = ({ schema: { maxLength, minLength, pattern } }, text) => {

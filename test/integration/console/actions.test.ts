@@ -219,9 +219,7 @@ suite("the console's actions", () => {
     expect(await retire.isDisabled()).toBe(true)
     expect(await retire.getAttribute("title")).toMatch(/^it is the live build, and build 2 is there/)
     // an answer that is an error can be tried again
-    await page.route(/promote\?dryRun/, (route) =>
-      route.fulfill({ status: 500, json: { error: { code: "internal", message: "broken" } } })
-    )
+    await page.route(/promote\?dryRun/, (route) => route.fulfill({ status: 500, body: "broken" }))
     await press("Promote")
     await dialog().getByText("broken").waitFor()
     await page.unroute(/promote\?dryRun/)
