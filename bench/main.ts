@@ -12,6 +12,8 @@ const parts = new Set([
   "percentile",
   "rounds",
   "side",
+  "stage-recorder",
+  "stages",
   "suite",
   "system",
   "workload"
