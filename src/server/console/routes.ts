@@ -38,18 +38,23 @@ const pathOf = (specifier: string): string => {
   return specifier === "htm" ? join(dirname(found), "htm.mjs") : found
 }
 
-/** A module or a style sheet without the comments that have lines of their own; what is left stays in its lines. */
-export const withoutComments = (text: string): string =>
-  text.replaceAll(/^[ \t]*(?:\/\*[\s\S]*?\*\/|\/\/.*)$/gm, (comment) => comment.replaceAll(/[^\n]/g, ""))
+/**
+ * A module or a style sheet without indentation and the comments that have lines of their own; what is left stays in its lines. Of texts of several
+ * lines only templates of `html` may be indented, where a line's indentation means nothing.
+ */
+export const compact = (text: string): string =>
+  text
+    .replaceAll(/^[ \t]*(?:\/\*[\s\S]*?\*\/|\/\/.*)$/gm, (comment) => comment.replaceAll(/[^\n]/g, ""))
+    .replaceAll(/^[ \t]+/gm, "")
 
 const fileOf = (path: string, isOwn = false): ConsoleFile => {
   const read = readFileSync(path)
-  const body = isOwn && /\.(js|css)$/.test(path) ? Buffer.from(withoutComments(read.toString("utf8"))) : read
+  const body = isOwn && /\.(js|css)$/.test(path) ? Buffer.from(compact(read.toString("utf8"))) : read
   const etag = `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`
   return {
     type: types[extname(path).replace(".mjs", ".js")] ?? "application/octet-stream",
     body,
-    gzip: gzipSync(body),
+    gzip: gzipSync(body, { level: 9 }),
     etag
   }
 }

@@ -1,12 +1,13 @@
 // The files of the console, without a browser: what is sent, what it may load, and how large it is.
-import { gzipSync } from "node:zlib"
+import { gunzipSync } from "node:zlib"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { createHash } from "node:crypto"
 import fastify from "fastify"
 import { expect, test } from "vitest"
+import { parseAst } from "vitest/node"
 import { lostSpaces } from "../../support/browser/templates.ts"
-import { consoleFiles, consolePage, policyOf, withoutComments } from "../../../src/server/console/routes.ts"
+import { consoleFiles, consolePage, policyOf, compact } from "../../../src/server/console/routes.ts"
 
 const files = consoleFiles()
 const root = join(import.meta.dirname, "../../../src/console")
@@ -36,9 +37,29 @@ test("all imports of the console's modules are files that the server has, or nam
   for (const [, target] of page.matchAll(/(?:src|href)="([^"]+)"/g)) expect(files.has(target!), target).toBe(true)
 })
 
-test("comments are left out of what is sent, and nothing else; lines keep their numbers", () => {
+test("comments and indentation are left out of what is sent, and nothing else; lines keep their numbers", () => {
   const module = 'const a = "// no"\n  // a comment\n/** one\n * of three\n */\nconst b = `/* text */` // kept\n'
-  expect(withoutComments(module)).toBe('const a = "// no"\n\n\n\n\nconst b = `/* text */` // kept\n')
+  expect(compact(module)).toBe('const a = "// no"\n\n\n\n\nconst b = `/* text */` // kept\n')
+  expect(compact("if (a) {\n  b(\n    c\n  )\n}\n")).toBe("if (a) {\nb(\nc\n)\n}\n")
+})
+
+test("indentation means nothing in the modules: no text of several lines is indented but templates of html", () => {
+  const found = (source: string): ReadonlyArray<string> => {
+    const texts: Array<string> = []
+    const visit = (node: unknown, tag?: string): void => {
+      if (typeof node !== "object" || node === null) return
+      if (Array.isArray(node)) return node.forEach((one) => visit(one, tag))
+      const one = node as { type?: string; quasis?: Array<{ value: { raw: string } }>; tag?: { name?: string } }
+      if (one.type === "TemplateLiteral" && tag !== "html")
+        texts.push(...one.quasis!.map(({ value: { raw } }) => raw).filter((raw) => /\n[ \t]/.test(raw)))
+      for (const [key, child] of Object.entries(node))
+        visit(child, one.type === "TaggedTemplateExpression" && key === "quasi" ? one.tag?.name : undefined)
+    }
+    visit(parseAst(source).body)
+    return texts
+  }
+  expect(found("a(`\n  b`, html`<p>\n  ${`c\n d`}</p>`)")).toEqual(["\n  b", "c\n d"])
+  for (const [path, source] of sources) expect(found(source), path).toEqual([])
 })
 
 test("all of it is under 150 kB as it is sent", () => {
@@ -72,7 +93,7 @@ test("files are compressed for clients that accept it, and not sent again to cli
   consolePage(app)
   const zipped = await app.inject({ url: "/", headers: { "accept-encoding": "br, gzip" } })
   expect(zipped.headers["content-encoding"]).toBe("gzip")
-  expect(zipped.rawPayload.equals(gzipSync(files.get("/")!.body))).toBe(true)
+  expect(gunzipSync(zipped.rawPayload).equals(files.get("/")!.body)).toBe(true)
   const plain = await app.inject({ url: "/console/app.js" })
   expect([plain.statusCode, plain.headers["content-type"]]).toEqual([200, "text/javascript; charset=utf-8"])
   expect(plain.headers["content-security-policy"]).toContain("frame-ancestors 'none'")
