@@ -27,7 +27,7 @@ export interface LogRecord extends NewRecord {
    */
   readonly appendedAt: number
   /** Whether `appendedAt` is a time that the producer gave. */
-  readonly isTimeOfProducer?: true | undefined
+  readonly isTimeOfProducer?: true
 }
 /** When the log stored a record, epoch milliseconds; undefined for a record of Kafka's that has no timestamp. */
 export const appendTimeOf = ({ appendedAt }: Pick<LogRecord, "appendedAt">): number | undefined =>

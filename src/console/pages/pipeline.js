@@ -16,7 +16,7 @@ const sizeOf = (columns) => {
   return { width, height: 61, gap: 14, between, pad: 7, lines: 3 }
 }
 /** About how wide a character is: of a name, of what is below it, and of a line's text. */
-const characters = { name: 6.8, note: 6.3, line: 5.7 }
+const characters = { name: 6.8, note: 7, line: 5.7 }
 const clipped = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text)
 /** A text over some lines, broken behind its words and the parts of its name; what does not fit is cut off. */
 const wrapped = (text, most, lines) => {

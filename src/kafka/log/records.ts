@@ -109,7 +109,7 @@ const recordOf = (
   isOfBroker: boolean
 ): LogRecord => {
   const { eventId, eventTime = appendedAt, headers, schemaVersion, tenant, traceparent } = headingOf(list)
-  return {
+  const record = {
     partition,
     key,
     value: value === null ? null : readValue(value),
@@ -120,9 +120,9 @@ const recordOf = (
     schemaVersion,
     headers,
     position,
-    appendedAt,
-    isTimeOfProducer: isOfBroker ? undefined : true
+    appendedAt
   }
+  return isOfBroker ? record : { ...record, isTimeOfProducer: true }
 }
 
 /** The committed records of fetched batches from a position on, and where the next batch starts. Throws as `decode` does. */
