@@ -1,5 +1,5 @@
 // Resolves imports between the files of Millrace, and between those of Effect, by their text. Node asks the file system several times for each of
-// the thousands that a start has, which is half of the processor time until the first command runs.
+// the thousands that a start has, which took about a third of the processor time of `millrace --version`.
 import module from "node:module"
 
 /** The folders of Millrace's code: in a checkout, and in the published package. */

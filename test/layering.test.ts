@@ -55,14 +55,14 @@ const unstable =
 const effectOnly = new RegExp(`^effect/(?!(${unstable})(/|$))`)
 const effectAnywhere = new RegExp(`^effect(/(?!(${unstable})(/|$))|$)`)
 const effectAndComputing =
-  /^(effect\/(?!(cli|http|http-api|sql|FileSystem)(\/|$))|node:(crypto|zlib|buffer|util|perf_hooks|async_hooks|diagnostics_channel|url)$)/
+  /^(effect\/(?!(cli|http|http-api|sql|FileSystem)(\/|$))|node:(crypto|zlib|buffer|util|perf_hooks|async_hooks)$)/
 const testRunner = /^(vitest|@effect\/vitest|@vitest\/|node:test|jest|@jest\/|mocha|bun:test)/
 /** The packages and built-ins that a room may import; a room that is not named may import any but a test runner. */
 const packages: Readonly<Record<string, RegExp>> = {
   ...Object.fromEntries(
     ["text", "model", "log", "monitor", "dead-letter", "relay", "subscription", "."].map((room) => [room, effectOnly])
   ),
-  // of built-ins what computes alone: file URLs in stack traces, and the channel that stages of a batch are told on
+  // of built-ins what computes alone: file URLs in stack traces, and the channel on which stages of a batch are published
   "dead-letter": new RegExp(`${effectOnly.source}|^node:url$`),
   log: new RegExp(`${effectOnly.source}|^node:diagnostics_channel$`),
   // the kit reads files of samples that are kept beside the code

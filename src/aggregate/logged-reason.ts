@@ -16,7 +16,7 @@ export class UnreadableCommand extends Error {
 
 /**
  * Why a command was rejected or failed. If the aggregate has personal fields, what its functions throw and answer, and what is said of a command's own
- * values, is told by its name and place alone.
+ * values, is reduced to its name and place.
  */
 export const loggedReason = (error: unknown, aggregate: Aggregate.Any | undefined): string => {
   const mayQuote =

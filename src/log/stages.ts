@@ -1,4 +1,4 @@
-// The moments that a batch passes between the log and its commit, for who measures where time goes. While nobody listens they cost nothing.
+// The moments that a batch passes between the log and its commit, to measure where time goes. They cost nothing while nothing subscribes to them.
 import { channel } from "node:diagnostics_channel"
 import type { Batch, LogRecord, Position } from "./log.ts"
 
@@ -30,7 +30,7 @@ export const readStages = channel("millrace.read")
 /** The channel of `CommitStages`. */
 export const commitStages = channel("millrace.commit")
 
-/** Tells who listens of a batch that was read from `from` on. `came`: when the log's answer was there. */
+/** Publishes that a batch was read from `from` on, if something subscribes to it. `came`: when the log's answer was there. */
 export const tellRead = (topic: string, partition: number, from: Position, { next, records }: Batch, came: number) => {
   if (!readStages.hasSubscribers || records.length === 0) return
   readStages.publish({ topic, partition, from, next, came, decoded: performance.now() } satisfies ReadStages)

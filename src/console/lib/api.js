@@ -37,7 +37,8 @@ export class ApiError extends Error {
   }
 }
 
-const headersOf = (key, body, headers) => ({
+/** The headers of a request with the credential `key`, if there is one, and with a body of JSON, if it has one. */
+export const headersOf = (key, body, headers) => ({
   ...(body !== undefined && { "content-type": "application/json" }),
   ...(key !== undefined && { authorization: `Bearer ${key}` }),
   ...headers

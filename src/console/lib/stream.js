@@ -1,5 +1,5 @@
 // Follows a stream of server-sent events by `fetch`, which can send a credential, with what the protocol asks of a client: it goes on from its last id.
-import { credential, errorOf, noteRefusal } from "./api.js"
+import { credential, errorOf, headersOf, noteRefusal } from "./api.js"
 import { parseJson } from "./json.js"
 import { setOnline, untilMayAsk } from "./online.js"
 
@@ -37,12 +37,11 @@ const sleep = (ms, signal) =>
 /** Opens a stream after an id: `{ body }`, or `{ error, isFinal }`. While the frame asks for a credential, that is no error of the stream. */
 const connected = async (path, last, signal) => {
   const key = credential()
-  const headers = {
+  const headers = headersOf(key, undefined, {
     // with JSON it gets statuses; with events alone, 200 and the event `end`
     accept: "text/event-stream, application/json",
-    ...(key !== undefined && { authorization: `Bearer ${key}` }),
     ...(last !== undefined && { "last-event-id": last })
-  }
+  })
   const response = await fetch(path, { headers, signal, cache: "no-store" }).catch((error) => {
     if (!signal.aborted) setOnline(false)
     throw error

@@ -15,7 +15,7 @@ const ownerOf = ({ name, tenant }: SlotOwner): string =>
 
 /**
  * Slots that requests share. A tenant, or a credential of all tenants, gets another one only while more are free than it has: alone it gets half of
- * them, and whoever comes later finds some. Requests without a credential may have all, for nothing tells them from one another.
+ * them, and others that come later find some. Requests without a credential may have all, for nothing tells them from one another.
  */
 export class Slots {
   readonly #most: number

@@ -241,26 +241,8 @@ export const retryOutcome = (
 ): Effect.Effect<RetryOutcome, SqlError> =>
   query("read what became of retries", () => StoredDeadLetters.retryOutcome(sql, ids)).pipe(
     Effect.map(([row]) => {
-      const {
-        behind,
-        failed,
-        failed_again: again,
-        failed_behind: behindAgain,
-        late,
-        pending,
-        processed,
-        waiting
-      } = row!
-      return {
-        processed,
-        behind,
-        failedAgain: again + behindAgain,
-        decided: processed + again,
-        failed,
-        waiting,
-        pending,
-        late
-      }
+      const { failed_again: again, failed_behind: behindAgain, ...counted } = row!
+      return { ...counted, failedAgain: again + behindAgain, decided: counted.processed + again }
     })
   )
 

@@ -178,7 +178,7 @@ suite("the console", () => {
     await close()
   })
 
-  test("charts are drawn where the browser's language is none", async () => {
+  test("charts are drawn where the browser's language is not valid", async () => {
     const { close, errors, page } = await open(operator)
     await page.addInitScript(
       "Object.defineProperty(Navigator.prototype, 'language', { get: () => 'en-US@posix', configurable: true })"
