@@ -21,6 +21,7 @@ export const documentation = async (
         { name: "views" },
         { name: "streams" },
         { name: "operations" },
+        { name: "credentials" },
         { name: "health" }
       ]
     },

@@ -11,6 +11,7 @@ import type { Application } from "../model/application.ts"
 import { EventStore } from "../aggregate/event-store.ts"
 import { Log } from "../log/log.ts"
 import { type Access, guard, openAccess } from "./access/access.ts"
+import { credentialRoute } from "./access/routes.ts"
 import { aggregatesByName } from "./aggregates/catalog.ts"
 import { describe } from "./aggregates/openapi.ts"
 import { commands, reads } from "./aggregates/routes.ts"
@@ -379,6 +380,7 @@ const routesOf =
     if (roles.includes("api")) {
       const parts = { catalog, log, context, limits, metrics }
       await app.register(async (inner) => {
+        credentialRoute(inner)
         const add = streamRoutes(inner, parts)
         streams(add, parts)
         records(inner, parts)

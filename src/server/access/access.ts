@@ -69,12 +69,12 @@ const authenticated = async ({ jwt, keys }: Access, credential: string): Promise
     const principal = await keys.principalOf(credential).catch(() => {
       throw unavailable("the database does not answer")
     })
-    if (principal !== undefined) return principal
+    if (principal !== undefined) return { ...principal, kind: "api_key" }
     throw unauthenticated("the API key does not exist, has expired, or was revoked")
   }
   if (jwt === undefined) throw unauthenticated("the credential is not an API key, and no other ones are accepted")
   try {
-    return await jwt(credential)
+    return { ...(await jwt(credential)), kind: "token" }
   } catch (error) {
     if (error instanceof KeysUnavailable) throw unavailable(error.message)
     throw unauthenticated(error instanceof RefusedToken ? error.message : "the token is refused")
@@ -108,7 +108,10 @@ export const guard = (app: FastifyInstance, access: Access): void => {
     const certificate = credential === undefined ? access.certificate?.(request.socket) : undefined
     if (credential === undefined && certificate === undefined) throw unauthenticated("the request has no credential")
     if (certificate !== undefined && "refusal" in certificate) throw unauthenticated(certificate.refusal)
-    const principal = certificate?.principal ?? (await authenticated(access, credential!))
+    const principal: Principal =
+      certificate === undefined
+        ? await authenticated(access, credential!)
+        : { ...certificate.principal, kind: "certificate" }
     const problem = scope === "open" || scope === undefined ? undefined : scopeProblem(principal, scope)
     if (problem !== undefined) throw problem
     return principal

@@ -56,7 +56,8 @@ export class ApiKeys {
     if (row === undefined || !timingSafeEqual(digestOf(parts.secret), row.digest)) return undefined
     if (row.revoked || (row.expires_ms !== null && row.expires_ms <= Date.now())) return undefined
     this.#note(parts.id, kept)
-    return { name: row.name, tenant: row.tenant ?? undefined, scopes: new Set(row.scopes as ReadonlyArray<Scope>) }
+    const scopes = new Set(row.scopes as ReadonlyArray<Scope>)
+    return { name: row.name, tenant: row.tenant ?? undefined, scopes, expiresMs: row.expires_ms ?? undefined }
   }
 
   async #find(id: string): Promise<Kept> {

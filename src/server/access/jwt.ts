@@ -75,11 +75,12 @@ export const principalOfClaims = (
   const problem = tenant === undefined ? undefined : tenantProblem(tenant as string)
   if (problem !== undefined) throw new RefusedToken(`the tenant in the claim ${tenantClaim} ${problem}`)
   // jose leaves the subject as it is; it is stored with decisions about dead letters
-  const { sub } = claims as { readonly sub?: unknown }
+  const { exp, sub } = claims as { readonly exp?: number; readonly sub?: unknown }
   if (sub !== undefined && (typeof sub !== "string" || sub.length > mostSubject || !isStorable(sub)))
     throw new RefusedToken(`the claim sub is no text of at most ${mostSubject} characters`)
   const found = scopesOf(claims[scopeClaim], scopePrefix)
-  return { name: sub ?? "a token without a subject", tenant: tenant as string | undefined, scopes: found }
+  const expiresMs = exp === undefined ? undefined : exp * 1_000
+  return { name: sub ?? "a token without a subject", tenant: tenant as string | undefined, scopes: found, expiresMs }
 }
 
 type Jose = typeof import("jose")

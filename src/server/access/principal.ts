@@ -8,6 +8,9 @@ import { Problem } from "../http/problem.ts"
 export type Scope = (typeof scopes)[number]
 export const scopes = ["ingest", "read", "operate"] as const
 
+/** The kinds of credentials. */
+export const kinds = ["api_key", "token", "certificate"] as const
+
 /** Who sends a request. */
 export interface Principal {
   /** For logs and lists: the name of an API key, or the subject of a token. */
@@ -17,13 +20,18 @@ export interface Principal {
   readonly scopes: ReadonlySet<Scope>
   /** Whether the request has no credential. */
   readonly isAnonymous?: true
+  /** What the request is authenticated by. */
+  readonly kind?: (typeof kinds)[number] | undefined
+  /** When the credential expires, in epoch milliseconds; undefined: never, or that is not known. */
+  readonly expiresMs?: number | undefined
 }
 
 /** The principal of requests to a server that asks for no credentials: they may do everything. */
 export const anyone: Principal = { name: "anyone", tenant: undefined, scopes: new Set(scopes), isAnonymous: true }
 
 /** The problem of a request whose principal does not have the scope of its route; undefined if it has. */
-export const scopeProblem = (principal: Principal, scope: Scope): Problem | undefined => {
+export const scopeProblem = (principal: Principal, scope: Scope | "any"): Problem | undefined => {
+  if (scope === "any") return undefined
   if (scope === "operate" && principal.tenant !== undefined)
     return new Problem(
       403,
@@ -49,8 +57,8 @@ declare module "fastify" {
     refusal: (() => Promise<Problem | undefined>) | null
   }
   interface FastifyContextConfig {
-    /** What the route needs; `open`: nothing, not even a credential. */
-    scope?: Scope | "open"
+    /** What the route needs; `any`: a credential, with whatever scopes; `open`: nothing, not even a credential. */
+    scope?: Scope | "any" | "open"
     /** Whether the credential may be in the parameter `access_token`: for streams alone, since addresses end up in logs. */
     hasCredentialInQuery?: true
   }

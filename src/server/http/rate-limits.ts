@@ -42,10 +42,12 @@ export const addressKey = (address: string): string => {
  */
 export const limitRates = async (app: FastifyInstance, limits: RateLimits, anonymous: unknown): Promise<void> => {
   const limitFor = ({ routeOptions: { config } }: FastifyRequest): RateLimit | undefined =>
-    config.scope === undefined || config.scope === "open" ? undefined : limits[config.scope]
+    config.scope === undefined || config.scope === "open"
+      ? undefined
+      : limits[config.scope === "any" ? "read" : config.scope]
   const keyOf = ({ ip, principal, routeOptions: { config } }: FastifyRequest): string => {
     const who = principal === anonymous ? ["address", addressKey(ip)] : ["name", principal.tenant, principal.name]
-    return JSON.stringify([config.scope, ...who])
+    return JSON.stringify([config.scope === "any" ? "read" : config.scope, ...who])
   }
   await app.register((await import("@fastify/rate-limit")).default, {
     cache: mostClients,

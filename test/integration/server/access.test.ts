@@ -9,6 +9,7 @@ import { createApiKey, findApiKey, listApiKeys, revokeApiKey } from "../../../sr
 import { ApiKeys, newApiKey } from "../../../src/server/access/api-keys.ts"
 import type { Access } from "../../../src/server/access/access.ts"
 import type { Scope as KeyScope } from "../../../src/server/access/principal.ts"
+import { principalOfClaims } from "../../../src/server/access/jwt.ts"
 import type { System } from "../../../src/system/system.ts"
 import { call, opened, startServer } from "../../support/aggregate-http.ts"
 import { webSocket } from "../../support/websocket.ts"
@@ -56,11 +57,12 @@ afterAll(async () => {
 })
 
 /** The routes that the documentation has, and those that it does not have, with a method and the scope that each needs. */
-const routes = async (): Promise<ReadonlyArray<readonly [method: string, path: string, scope: KeyScope | "open"]>> => {
+const routes = async (): Promise<ReadonlyArray<readonly [method: string, path: string, scope: KeyScope | "any" | "open"]>> => {
   const document = (await (await fetch(`${server.url}/openapi.json`, { headers: bearer(operator) })).json()) as {
     readonly paths: Readonly<Record<string, Readonly<Record<string, unknown>>>>
   }
-  const needs: Readonly<Record<string, KeyScope | "open">> = {
+  const needs: Readonly<Record<string, KeyScope | "any" | "open">> = {
+    "/v1/credential": "any",
     "/healthz": "open",
     "/readyz": "open",
     "/metrics": "operate",
@@ -105,6 +107,7 @@ describe("every route", () => {
       if (!/\/(stream|changes|alerts)$/.test(path))
         expect((await statusOf(method, `${path}?access_token=${operator}`, bearer(operator))).status, what).toBe(401)
       expect((await statusOf(method, path, bearer(newApiKey().text))).status, what).toBe(401)
+      if (needed === "any") continue
       const [has, lacks] =
         needed === "ingest" ? [loader, reader] : needed === "read" ? [reader, loader] : [operator, reader]
       expect((await statusOf(method, path, bearer(lacks))).status, what).toBe(403)
@@ -341,6 +344,50 @@ describe("tenants", () => {
       expect(owners.size, JSON.stringify(answers.map(({ body, status }) => [status, body.title]))).toBe(1)
       expect(answers.filter(({ status }) => status === 201)).toHaveLength(1)
     }
+  })
+})
+
+describe("GET /v1/credential", () => {
+  const ask = async (credential: string | undefined, url = server.url) => {
+    const headers = credential === undefined ? {} : bearer(credential)
+    return (await fetch(`${url}/v1/credential`, { headers })).json()
+  }
+
+  test("says what a key allows, whatever its scopes, its tenant and when it expires", async () => {
+    expect(await ask(operator)).toEqual({
+      kind: "api_key",
+      name: "operator",
+      tenant: null,
+      scopes: ["read", "operate"],
+      expires_at: null
+    })
+    expect(await ask(acme)).toMatchObject({ tenant: "acme", scopes: ["ingest", "read"] })
+    const before = Date.now()
+    const found = (await ask(await keyOf("brief", ["ingest"], undefined, 60_000))) as { readonly expires_at: string }
+    expect(found).toMatchObject({ name: "brief", scopes: ["ingest"] })
+    expect(Math.abs(Date.parse(found.expires_at) - before - 60_000)).toBeLessThan(10_000)
+  })
+
+  test("says what a token allows: of a tenant's, operate counts for nothing; and what a request without a credential may do", async () => {
+    const claims = { sub: "ada", tenant: "acme", scope: "millrace:operate millrace:read", exp: 1_900_000_000 }
+    const names = { scopeClaim: "scope", scopePrefix: "millrace:", tenantClaim: "tenant" }
+    const jwt = () => Promise.resolve(principalOfClaims(claims, names))
+    const open = await startServer(undefined, {}, { access: { isRequired: false, jwt } })
+    expect(await ask("a.b.c", open.url)).toEqual({
+      kind: "token",
+      name: "ada",
+      tenant: "acme",
+      scopes: ["read"],
+      expires_at: "2030-03-17T17:46:40.000Z"
+    })
+    expect(await ask(undefined, open.url)).toEqual({
+      kind: "none",
+      name: null,
+      tenant: null,
+      scopes: ["ingest", "read", "operate"],
+      expires_at: null
+    })
+    await open.stop()
   })
 })
 
