@@ -57,7 +57,9 @@ afterAll(async () => {
 })
 
 /** The routes that the documentation has, and those that it does not have, with a method and the scope that each needs. */
-const routes = async (): Promise<ReadonlyArray<readonly [method: string, path: string, scope: KeyScope | "any" | "open"]>> => {
+const routes = async (): Promise<
+  ReadonlyArray<readonly [method: string, path: string, scope: KeyScope | "any" | "open"]>
+> => {
   const document = (await (await fetch(`${server.url}/openapi.json`, { headers: bearer(operator) })).json()) as {
     readonly paths: Readonly<Record<string, Readonly<Record<string, unknown>>>>
   }
