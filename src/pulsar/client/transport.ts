@@ -29,7 +29,7 @@ export interface ConsumeOptions {
   readonly arrived: (message: Received) => void
   /**
    * Called if the connection is lost. All messages that arrived and were not acknowledged come again, to this consumer or another one. `isOver` says
-   * that the transport does not reconnect: this consumer delivers nothing more.
+   * that the transport does not reconnect: this consumer delivers nothing more. It is not over only for an exclusive consumer.
    */
   readonly lost: (cause: unknown, isOver: boolean) => void
   /** Called when the transport has reconnected by itself. What was asked for before still counts. */

@@ -53,6 +53,7 @@ const standbyMs = 250
 const patienceMs = 15_000
 const reconnectMs = { first: 50, most: 1_000 }
 
+const lostWhileOpening = () => new PulsarFailure("lost", true, "the connection was lost")
 const now = () => performance.now()
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
@@ -148,6 +149,8 @@ export class PulsarConsumer implements Consumer {
       }
       this.state = "open"
       this.activeAt = now()
+      for (const partition of this.all)
+        if (partition.consumer === undefined) void this.reconnect(partition, lostWhileOpening())
       this.pull()
     } catch (cause) {
       await this.disconnect()
@@ -187,16 +190,15 @@ export class PulsarConsumer implements Consumer {
     this.signal.openUnsafe()
   }
   private lost(partition: ConsumedPartition, cause: unknown, isOver: boolean): void {
-    if (this.state !== "open" || partition.consumer === undefined) return
-    const { type } = this.options.settings
-    // an exclusive consumer gets the same messages again: if it forgot them, messages under way would overtake them
-    if (isOver || type === "shared" || type === "keyShared") this.unacked.forget(partition.index)
-    else this.unacked.setDisconnected(partition.index, true)
-    if (!isOver) return
+    if ((this.state !== "open" && this.state !== "opening") || partition.consumer === undefined) return
+    // until it is over this consumer alone gets the messages again: if it forgot them, messages under way would overtake them
+    if (!isOver) return this.unacked.setDisconnected(partition.index, true)
+    this.unacked.forget(partition.index)
     void partition.consumer.close()
     partition.consumer = undefined
     partition.asked = 0
-    void this.reconnect(partition, failureOf(cause, "receive"))
+    // else `open` does it, when it has connected to the other partitions
+    if (this.state === "open") void this.reconnect(partition, failureOf(cause, "receive"))
   }
   private async reconnect(partition: ConsumedPartition, cause: PulsarFailure): Promise<void> {
     let failure = cause

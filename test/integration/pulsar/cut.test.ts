@@ -1,4 +1,8 @@
 // The fan-out on Pulsar while connections are cut and the broker is killed, on both transports: no message is lost, delivered twice or out of order.
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { createRequire } from "node:module"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { assert, it as vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -36,6 +40,8 @@ class Broker extends Context.Service<
   Broker,
   {
     readonly service: Service
+    /** Creates a topic whose name begins like this. */
+    readonly topicFor: (name: string) => Effect.Effect<string>
     readonly optionsOf: (transport: TransportName) => PulsarOptions
     /** Cuts every connection, and returns how many there were. */
     readonly cut: () => Promise<number>
@@ -57,16 +63,21 @@ const layer = Layer.effect(
     const direct = { ...optionsOf("websocket", service.endpoints), timeoutMs: 60_000 }
     web.to(Number(new URL(direct.adminUrl!).port))
     yield* Effect.promise(() => makeNamespace(direct))
-    // creating the first topic takes a broker some time
     const admin = new Admin(direct)
-    for (const topic of ["cut-native", "cut-websocket", "held", "ahead"])
-      yield* Effect.promise(() => admin.create(topicName(direct, topic)))
+    let created = 0
+    // each attempt at a test has a topic of its own
+    const topicFor = (name: string) =>
+      Effect.promise(async () => {
+        const topic = `${name}-${++created}`
+        await admin.create(topicName(direct, topic))
+        return topic
+      })
     const given = (transport: TransportName): PulsarOptions => ({
       ...optionsOf(transport, service.endpoints),
       url: transport === "native" ? `pulsar://127.0.0.1:${binary.port}` : `ws://127.0.0.1:${web.port}`,
       adminUrl: direct.adminUrl!
     })
-    return { service, optionsOf: given, cut: async () => (await binary.cut()) + (await web.cut()) }
+    return { service, topicFor, optionsOf: given, cut: async () => (await binary.cut()) + (await web.cut()) }
   })
 )
 
@@ -154,6 +165,44 @@ const readOn = async (cluster: Cluster, topic: string, stop: () => boolean) => {
   return read
 }
 
+/**
+ * The path of a package that is the native client, but for the time of what it receives: the process gets each answer up to a quarter of a second
+ * later, as in a process that has much to do. Some of a lost connection arrive so while there is none, and some when there is one again.
+ */
+const late = (client: string) =>
+  Effect.acquireRelease(
+    Effect.promise(async () => {
+      const folder = await mkdtemp(join(tmpdir(), "millrace-late-"))
+      await writeFile(
+        join(folder, "index.js"),
+        `const { setTimeout: sleep } = require("node:timers/promises")
+const real = require(${JSON.stringify(createRequire(import.meta.url).resolve(client))})
+class Client extends real.Client {
+  async subscribe(options) {
+    const consumer = await super.subscribe(options)
+    const later = (receive) => async () => {
+      const answer = await receive()
+      await sleep(Math.random() * 250)
+      return answer
+    }
+    return {
+      receive: later(() => consumer.receive()),
+      batchReceive: later(() => consumer.batchReceive()),
+      acknowledgeId: (id) => consumer.acknowledgeId(id),
+      negativeAcknowledgeId: (id) => consumer.negativeAcknowledgeId(id),
+      isConnected: () => consumer.isConnected(),
+      close: () => consumer.close()
+    }
+  }
+}
+module.exports = { ...real, Client }
+`
+      )
+      return folder
+    }),
+    (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+  )
+
 const suite = await owning("pulsar")
 suite("the fan-out on Pulsar, under faults", () => {
   vitest.layer(layer, { timeout: "180 seconds", excludeTestServices: true })((it) => {
@@ -162,9 +211,9 @@ suite("the fan-out on Pulsar, under faults", () => {
         "no message is lost, delivered twice or reordered when connections are cut and the broker is killed",
         () =>
           Effect.gen(function* () {
-            const { cut, optionsOf, service } = yield* Broker
+            const { cut, optionsOf, service, topicFor } = yield* Broker
             const cluster = yield* connect(optionsOf(transport))
-            const topic = `cut-${transport}`
+            const topic = yield* topicFor(`cut-${transport}`)
             const full = topicName(cluster.options, topic)
             const fanOut = fromCluster(cluster)
             const subscribe = (name: string, type: (typeof types)[number]) =>
@@ -207,16 +256,45 @@ suite("the fan-out on Pulsar, under faults", () => {
     })
 
     testOver("native", it.effect)(
+      "what a process gets late of a lost connection does not overtake what it left to the next one",
+      () =>
+        Effect.gen(function* () {
+          const { cut, optionsOf, topicFor } = yield* Broker
+          const given = optionsOf("native")
+          const cluster = yield* connect({ ...given, client: yield* late(given.client ?? "pulsar-client") })
+          const topic = yield* topicFor("late")
+          yield* sendAll(yield* openProducer(cluster, topic, { initialSequenceId: 0 }), numbered(1, total))
+          const fanOut = fromCluster(cluster)
+          const consuming = yield* Effect.forEach(["exclusive", "keyShared"] as const, (type) =>
+            fanOut
+              .subscribe(options(topic, type, { name: type, receiveQueue: 10, ackTimeoutMs: 600_000 }))
+              .pipe(Effect.flatMap((consumer) => Effect.forkChild(consume(consumer))))
+          )
+          const cutting = yield* Effect.forkChild(
+            Effect.repeat(Effect.andThen(Effect.sleep(400), Effect.promise(cut)), { times: 14 })
+          )
+          for (const [i, fiber] of consuming.entries()) {
+            const handled = yield* Fiber.join(fiber)
+            assert.deepStrictEqual(ascending(seqs(handled)), upTo(total))
+            for (const [key, some] of Map.groupBy(handled, (one) => one.key))
+              assert.deepStrictEqual(seqs(some), ascending(seqs(some)), `${["exclusive", "keyShared"][i]} ${key}`)
+          }
+          yield* Fiber.join(cutting)
+        }).pipe(Effect.scoped),
+      120_000
+    )
+
+    testOver("native", it.effect)(
       "messages that consumers held when the broker was killed are delivered to other consumers",
       () =>
         Effect.gen(function* () {
-          const { optionsOf, service } = yield* Broker
+          const { optionsOf, service, topicFor } = yield* Broker
           const all = transports.flatMap((transport) => types.map((type) => ({ transport, type })))
           const clusters = {
             native: yield* connect(optionsOf("native")),
             websocket: yield* connect(optionsOf("websocket"))
           }
-          const topic = "held"
+          const topic = yield* topicFor("held")
           const producer = yield* openProducer(clusters.native, topic, { initialSequenceId: 0 })
           yield* sendAll(producer, numbered(1, 40))
           const subscribe = ({ transport, type }: (typeof all)[number]) =>
@@ -267,8 +345,9 @@ suite("the fan-out on Pulsar, under faults", () => {
       "a native consumer that fetches nothing ahead gets the messages that arrived before its object existed",
       () =>
         Effect.gen(function* () {
-          const cluster = yield* connect((yield* Broker).optionsOf("native"))
-          const topic = "ahead"
+          const { optionsOf, topicFor } = yield* Broker
+          const cluster = yield* connect(optionsOf("native"))
+          const topic = yield* topicFor("ahead")
           const producer = yield* openProducer(cluster, topic, { initialSequenceId: 0 })
           yield* sendAll(producer, numbered(1, 5))
           for (let i = 0; i < 5; i++) {
