@@ -8,9 +8,12 @@ export PATH="$PWD/node_modules/.bin:$PATH"
 export MILLRACE_EXPECT="${MILLRACE_EXPECT-kafka,pulsar,postgres,native,java,maven,openssl,registry,chromium,axe}"
 passed=0 failed=0 skipped=0
 work="$(mktemp -d)"
+# what a reader of the end alone must know: each step with its result and time, and each failed test
+summary=()
 
 close() {
   rm -rf "$work"
+  printf '%s\n' "${summary[@]}"
   echo "$passed passed, $failed failed, $skipped skipped"
   if [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]; then exit 0; else exit 1; fi
 }
@@ -23,7 +26,12 @@ step() {
   shift 2
   echo "== $name"
   timeout --kill-after=20 "$limit" "$@" || code=$?
-  echo "== $name: $([ "$code" -eq 0 ] && echo ok || echo "FAILED, exit $code") after $((SECONDS - began)) s"
+  local result="$name: ok"
+  [ "$code" -eq 124 ] && result="$name: FAILED, not done within its $limit s"
+  [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || result="$name: FAILED, exit $code"
+  result="== $result after $((SECONDS - began)) s"
+  echo "$result"
+  summary+=("$result")
   [ "$code" -eq 0 ] || failed=$((failed + 1))
   return "$code"
 }
@@ -37,8 +45,9 @@ suite() {
     --outputFile.json="$report" || code=$?
   failed=$before
   if sums="$(node .ci/sum.mjs "$report")"; then
-    local p f s
-    read -r p f s <<<"$sums"
+    local p f s names
+    { read -r p f s; mapfile -t names; } <<<"$sums"
+    summary+=("${names[@]}")
     passed=$((passed + p)) skipped=$((skipped + s))
     [ "$code" -ne 0 ] && [ "$f" -eq 0 ] && f=1
     failed=$((failed + f))
