@@ -17,7 +17,7 @@ export const startCommand = (
   args: ReadonlyArray<string>,
   said: (out: string) => void = () => undefined
 ) => {
-  const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url))
+  const main = fileURLToPath(new URL("../../bin/millrace.mjs", import.meta.url))
   const run = "Deno" in globalThis ? ["run", "-A", main, ...args] : [main, ...args]
   const child = spawn(process.execPath, run, { env: { ...own, MILLRACE_DATABASE_URL: url } })
   const texts = { out: "", err: "" }

@@ -10,6 +10,7 @@ import * as Embedded from "../../src/postgres/embedded/embedded.ts"
 import { superuser } from "../../src/postgres/embedded/roles.ts"
 import { connect, query, type Sql } from "../../src/postgres/client/client.ts"
 import { migrate } from "../../src/postgres/client/migrate.ts"
+import { copyImage, hasImage, template } from "./postgres-image.ts"
 
 /** A database of its own. */
 export interface Database {
@@ -23,8 +24,10 @@ export const server = Effect.gen(function* () {
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-test-"))),
     (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
   )
+  if (hasImage) yield* Effect.promise(() => copyImage(dataDir))
   const { url } = yield* Embedded.start({ dataDir })
   directories.set(new URL(url).host, dataDir)
+  if (hasImage) templates.set(url, Promise.resolve(template))
   return url
 })
 /** The state directories of the servers of this process, by host and port. */
