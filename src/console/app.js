@@ -1,28 +1,29 @@
 // The console: its frame with the navigation, the credential of its user, and the page that the address names.
-import { setCredential, useCredential, useGet, userOf } from "./lib/api.js"
-import { isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
+import { forgetCredential, takeCredential, useCredential, useGet, userOf } from "./lib/api.js"
+import { dataText, isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
+import { setAllowed, useLack } from "./lib/may.js"
 import { useHeartbeat, useOnline, useRefusal } from "./lib/online.js"
 import { linkTo, useRoute } from "./lib/router.js"
 import { ActionHost, Problem } from "./parts/common.js"
 
-/** The pages by their first part of the address: a title, and what loads them. */
-const page = (title, load) => ({ title, load })
+/** The pages by their first part of the address: a title, what loads them, and the scope that all of it needs. */
+const page = (title, load, scope) => ({ title, load, scope })
 const pages = {
   overview: page("Overview", () => import("./pages/overview.js")),
-  pipeline: page("Pipeline", () => import("./pages/pipeline.js")),
-  windows: page("Windows", () => import("./pages/windows.js")),
-  entity: page("Entity", () => import("./pages/entity.js")),
-  explain: page("Explain", () => import("./pages/explain.js")),
-  live: page("Live", () => import("./pages/live.js")),
-  events: page("Events", () => import("./pages/events.js")),
-  tables: page("Tables", () => import("./pages/tables.js")),
-  aggregates: page("Aggregates", () => import("./pages/aggregates.js")),
-  send: page("Send", () => import("./pages/send.js")),
-  topics: page("Topics", () => import("./pages/topics.js")),
-  versions: page("Versions", () => import("./pages/versions.js")),
-  timers: page("Timers", () => import("./pages/timers.js")),
-  "dead-letters": page("Dead letters", () => import("./pages/dead-letters.js"))
+  pipeline: page("Pipeline", () => import("./pages/pipeline.js"), "operate"),
+  windows: page("Windows", () => import("./pages/windows.js"), "read"),
+  entity: page("Entity", () => import("./pages/entity.js"), "read"),
+  explain: page("Explain", () => import("./pages/explain.js"), "read"),
+  live: page("Live", () => import("./pages/live.js"), "read"),
+  events: page("Events", () => import("./pages/events.js"), "read"),
+  tables: page("Tables", () => import("./pages/tables.js"), "read"),
+  aggregates: page("Aggregates", () => import("./pages/aggregates.js"), "read"),
+  send: page("Send", () => import("./pages/send.js"), "ingest"),
+  topics: page("Topics", () => import("./pages/topics.js"), "operate"),
+  versions: page("Versions", () => import("./pages/versions.js"), "operate"),
+  timers: page("Timers", () => import("./pages/timers.js"), "operate"),
+  "dead-letters": page("Dead letters", () => import("./pages/dead-letters.js"), "operate")
 }
 const groups = [
   ["", ["overview", "pipeline"]],
@@ -38,6 +39,7 @@ const home = "overview"
  */
 const Credential = ({ error, onClose }) => {
   const [text, setText] = useState("")
+  const [state, setState] = useState({ error })
   const box = useRef()
   const opener = useRef(document.activeElement)
   useEffect(() => {
@@ -49,15 +51,20 @@ const Credential = ({ error, onClose }) => {
     event.preventDefault()
     onClose?.()
   }
-  const submit = (event) => {
+  const submit = async (event) => {
     event.preventDefault()
-    setCredential(text.trim())
-    onClose?.()
+    setState({ isChecking: true })
+    try {
+      await takeCredential(text.trim())
+      onClose?.()
+    } catch (problem) {
+      setState({ error: problem })
+    }
   }
   return html`<dialog class="card who" ref=${box} aria-labelledby="who" onCancel=${cancel}>
     <form onSubmit=${submit}>
       <h2 id="who">Who looks?</h2>
-      <${Problem} error=${error} />
+      <${Problem} error=${state.error} />
       <p>
         This server asks for a credential. Create a key with${" "}<code
           >npx millrace keys create NAME --scopes read,operate</code
@@ -73,7 +80,7 @@ const Credential = ({ error, onClose }) => {
           required
       /></label>
       <div class="row">
-        <button class="primary">Use it</button
+        <button class="primary" disabled=${state.isChecking}>Use it</button
         >${onClose && html`<button type="button" onClick=${onClose}>Cancel</button>`}
       </div>
     </form>
@@ -127,7 +134,7 @@ const Page = ({ name, route }) => {
  * that a link opened, and the page gets the focus if its link is gone.
  */
 const Announcement = ({ main, parts }) => {
-  const title = [...parts.toReversed().map((part) => visible(shortened(part, 60))), "Millrace"].join(" · ")
+  const title = [...parts.toReversed().map((part) => visible(dataText(shortened(part, 60)))), "Millrace"].join(" · ")
   const isFirst = useRef(true)
   const [text, setText] = useState("")
   useEffect(() => {
@@ -142,11 +149,17 @@ const Announcement = ({ main, parts }) => {
   return html`<p class="sr" role="status" aria-live="polite">${text}</p>`
 }
 
+/** A page whose scope the credential lacks. */
+const Lacking = ({ error, title }) =>
+  html`<header class="head"><h1>${title}</h1></header>
+    <${Problem} error=${error} />`
+
 /** The pages, and what is about the user. On a phone a button opens them. */
 const Navigation = ({ canUseKey, name, onKey, route }) => {
   const key = useCredential()
   const [utc, setZone] = useState(isUtc())
   const [isOpen, setOpen] = useState(false)
+  const lackOf = useLack()
   const menu = useRef()
   useEffect(() => setOpen(false), [route])
   const toggleZone = () => {
@@ -168,7 +181,7 @@ const Navigation = ({ canUseKey, name, onKey, route }) => {
         html`${title && html`<div class="group" aria-hidden="true">${title}</div>`}${names.map(
           (one) =>
             html`<a key=${one} href=${linkTo(one)} aria-current=${one === name ? "page" : undefined}
-              >${pages[one].title}</a
+              >${pages[one].title}${lackOf(pages[one].scope) && html` <small>needs ${pages[one].scope}</small>`}</a
             >`
         )}`
     )}
@@ -178,7 +191,7 @@ const Navigation = ({ canUseKey, name, onKey, route }) => {
       </button>
       ${
         key !== undefined &&
-        html`<button type="button" class="small" onClick=${() => setCredential("")}>Forget the key</button>`
+        html`<button type="button" class="small" onClick=${forgetCredential}>Forget the key</button>`
       }
       ${key === undefined && canUseKey && html`<button type="button" class="small" onClick=${onKey}>Use a key</button>`}
       <a href="/docs/">HTTP routes</a>
@@ -192,12 +205,13 @@ const loadAll = () => {
 /** What the server says: whether it has ever answered this tab, and whether it has started. */
 const useServer = () => {
   const [every, setEvery] = useState(30_000)
-  const topics = useGet("/v1/topics", { every })
+  const { data, error } = useGet("/v1/credential", { every })
   useHeartbeat()
-  useEffect(() => setEvery(topics.error === undefined ? 30_000 : 3_000), [topics.error === undefined])
+  useEffect(() => data && setAllowed(data), [data])
+  useEffect(() => setEvery(error === undefined ? 30_000 : 3_000), [error === undefined])
   // so that each page opens also while the server is away
   useEffect(() => void setTimeout(loadAll, 3_000), [])
-  return { hasAnswered: topics.data !== undefined, isStarting: topics.error?.code === "starting" }
+  return { hasAnswered: data !== undefined, isStarting: error?.code === "starting" }
 }
 
 const App = () => {
@@ -211,6 +225,7 @@ const App = () => {
   const { hasAnswered, isStarting } = useServer()
   const refusal = useRefusal()
   const isRefused = refusal !== undefined
+  const lack = useLack()(pages[name]?.scope)
   const parts = isKnown ? [pages[name].title, ...route.path.slice(1)] : ["No such page"]
   useEffect(() => globalThis.scrollTo(0, 0), [parts.join("/")])
   return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}
@@ -235,12 +250,14 @@ const App = () => {
           ${
             !isKnown
               ? html`<${Unknown} name=${name} />`
-              : (hasAnswered || !isRefused) &&
-                html`<${Page} key=${`${name} ${userOf()}`} name=${name} route=${route} />`
+              : lack
+                ? html`<${Lacking} error=${lack} title=${pages[name].title} />`
+                : (hasAnswered || !isRefused) &&
+                  html`<${Page} key=${`${name} ${userOf()}`} name=${name} route=${route} />`
           }
         </div>
       </main>
-      <${ActionHost} />
+      <${ActionHost} key=${userOf()} />
     </div>`
 }
 

@@ -2,6 +2,7 @@
 import { shellWord } from "./format.js"
 import { useEffect, useState } from "./html.js"
 import { parseJson } from "./json.js"
+import { maySeeSame, setAllowed } from "./may.js"
 import { isRefused, mayAsk, pauseAfter, setOnline, setRefusal } from "./online.js"
 
 const storage = "millrace.credential"
@@ -9,18 +10,26 @@ const storage = "millrace.credential"
 /** The API key or token of this tab; undefined if none was given. It stays in the tab: other tabs and later visits do not have it. */
 export const credential = () => sessionStorage.getItem(storage) ?? undefined
 let users = 0
-/** The number of the user of this tab: another one once the credential was forgotten or changed, but not when one took the place of one that was refused. */
+/** The number of the user of this tab: another one once the credential was forgotten or changed, but not when one that sees the same took the place of one that was refused. */
 export const userOf = () => users
-/** Keeps a credential for this tab; an empty one forgets it. */
-export const setCredential = (text) => {
+/** Keeps a credential for this tab; an empty one forgets it. `answer`: what it allows, if that is known. What another user has seen and sent is dropped. */
+const setCredential = (text, answer) => {
   const before = credential()
-  if (text === "" || !isRefused()) users++
+  if (answer === undefined || !isRefused() || !maySeeSame(answer)) {
+    users++
+    sessionStorage.clear()
+  }
+  setAllowed(answer)
   if (text === "") sessionStorage.removeItem(storage)
   else sessionStorage.setItem(storage, text)
   setRefusal(undefined)
   // the same one again may be taken now
   globalThis.dispatchEvent(new Event(credential() === before ? "server" : "credential"))
 }
+/** Forgets the credential of this tab. */
+export const forgetCredential = () => setCredential("")
+/** Takes a credential for this tab, once the server has said what it allows. Rejects with an `ApiError` if it is refused. */
+export const takeCredential = async (text) => setCredential(text, await get("/v1/credential", { key: text }))
 /** Notes an answer that refuses the credential `key`, unless the tab has another one by now: the frame asks for one. */
 export const noteRefusal = (key, error) => {
   if (error.status === 401 && key === credential()) setRefusal(error)
@@ -62,8 +71,11 @@ export const errorOf = (status, text) => {
 }
 
 /** Sends a request. `body` is sent as JSON, a string as it is. Resolves to `{ status, body, headers }`; rejects with an `ApiError`. `accept`: statuses beside 2xx that are no error. With `isText` it has the `text`, too. */
-export const send = async (method, path, { accept = [], body, headers, isText = false, signal } = {}) => {
-  const key = credential()
+export const send = async (
+  method,
+  path,
+  { accept = [], body, headers, isText = false, key = credential(), signal } = {}
+) => {
   const init = { method, headers: headersOf(key, body, headers), cache: "no-store" }
   if (body !== undefined) init.body = typeof body === "string" ? body : JSON.stringify(body)
   let response
@@ -193,7 +205,7 @@ export const together = (requests) => ({
   isLoading: requests.some(({ isLoading }) => isLoading)
 })
 
-/** A path with parameters; those that are undefined or empty are left out. */
+/** A path with parameters; those that are undefined or empty are left out. An empty text in an array is sent. */
 export const withQuery = (path, parameters) => {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== "")
   return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`

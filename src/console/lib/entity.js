@@ -25,7 +25,7 @@ const readStream = async ({ name }, key, before) => {
 /** The newest records of a key in a topic, or those before a position. */
 const readRecords = async ({ name }, key, before) => {
   const path = recordsPath(name, {
-    key,
+    key: [key],
     order: "desc",
     from: before === undefined ? undefined : String(before),
     limit: String(most.events)
@@ -109,7 +109,7 @@ const readView = async (view, columns, key) => {
     for (const column of columns) {
       const order = view.columns.some(({ name }) => name === "window_start") ? "window_start.desc" : undefined
       const { next, rows } = await get(
-        withQuery(`/v1/views/${encode(view.name)}`, { [column]: key, limit: String(most.rows), order })
+        withQuery(`/v1/views/${encode(view.name)}`, { [column]: [key], limit: String(most.rows), order })
       )
       isCut ||= next !== null
       for (const row of rows) found.set(rowId(view, row), row)

@@ -11,6 +11,18 @@ export const number = (value) =>
       : Math.abs(value) >= 10 || Number.isInteger(value)
         ? whole.format(value)
         : fine.format(value)
+/**
+ * A number that is data, of a row or an event: all of its digits, without those of its rounding. A sum such as 80.60000000000001 differs from 80.6 by it: a
+ * double has 15 digits that count.
+ */
+export const dataNumber = (value) =>
+  typeof value === "number"
+    ? String(Number(value.toPrecision(15)))
+    : value === null || value === undefined
+      ? "–"
+      : String(value)
+/** A text that is data, such as a key: in quotes where its ends would not be seen, as of an empty one, or where it has several spaces or lines. */
+export const dataText = (text) => (/^$|^["\s]|\s$|\s\s|[\n\r\t]/.test(text) ? JSON.stringify(text) : text)
 /** `1 record`, `2 records`. */
 export const counted = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
 /** The positions from `from` to the one before `end`: `0 to 37`, `37`, or `none`. */

@@ -2,8 +2,9 @@
 import { curlOf, send, useGet, withQuery } from "../lib/api.js"
 import { number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
+import { useLack } from "../lib/may.js"
 import { go, linkTo } from "../lib/router.js"
-import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Action, Command, Data, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 import { SendCommand } from "../parts/command.js"
 import { pathsOf } from "../parts/difference.js"
 
@@ -65,6 +66,7 @@ const Archive = ({ aggregate, id, onDone, version }) => {
   }
   return html`<${Action}
     label="Archive"
+    reason=${useLack()("operate")?.message}
     danger
     confirm="archive"
     describe=${`${aggregate.name} ${id}, now at version ${version}, will take no more events: commands that would append some are refused, in all processes, and so are timers and policies that send them. Its events and its state stay, and are read as before. This cannot be undone.`}
@@ -228,13 +230,15 @@ const Streams = ({ aggregate, query }) => {
                     text=${`npx millrace aggregate send ${shellWord(aggregate.name)} ID ${aggregate.commands[0]?.name ?? "COMMAND"} '{}'`}
                 /><//>`
               : html`<${Table}
+                  stacks
                   caption=${`Streams of ${aggregate.name}, ${order === "recent" ? "the last ones first" : "by id"}`}
                   rows=${streams}
                   keyOf=${({ id }) => id}
                   columns=${[
                     {
                       name: "id",
-                      cell: ({ id }) => html`<a href=${linkTo(["aggregates", aggregate.name, id])}>${id}</a>`
+                      cell: ({ id }) =>
+                        html`<a href=${linkTo(["aggregates", aggregate.name, id])}><${Data} value=${id} /></a>`
                     },
                     { name: "version", label: "events", numeric: true, cell: (row) => number(row.version) },
                     {
@@ -266,7 +270,7 @@ export default ({ path: [name, id], query }) => {
   const document = useGet("/openapi.json")
   return html`<header class="head">
       <h1>
-        ${name === undefined ? "Aggregates" : html`<a href=${linkTo("aggregates")}>Aggregates</a> / ${id === undefined ? name : html`<a href=${linkTo(["aggregates", name])}>${name}</a> / ${id}`}`}
+        ${name === undefined ? "Aggregates" : html`<a href=${linkTo("aggregates")}>Aggregates</a> / ${id === undefined ? name : html`<a href=${linkTo(["aggregates", name])}>${name}</a> / <${Data} value=${id} />`}`}
       </h1>
     </header>
     <${Loaded} of=${document}>

@@ -16,7 +16,7 @@ import { html, useEffect, useState } from "../lib/html.js"
 import { parseJson } from "../lib/json.js"
 import { go, linkTo } from "../lib/router.js"
 import { KeyLink } from "../parts/record.js"
-import { Action, Command, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Action, Command, Data, Empty, Field, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 
 const statuses = { parked: "bad", skipped: "warn", retrying: "warn", retried: "good", discarded: "quiet" }
 const linkOf = (id) => linkTo(["dead-letters", String(id)])
@@ -357,7 +357,7 @@ const One = ({ id }) => {
           ${isOpen && html`<${Decisions} body=${{ ids: [one.id] }} count=${1} isLive=${one.live} onDone=${found.reload} />`}
           ${one.kind === "projection" && html`<a href=${linkTo("events", { topic: one.topic, at: `${one.partition}:${one.position}` })}>Its record</a>`}
           ${one.key !== null && html`<a href=${linkTo("dead-letters", { kind: one.kind, key: one.key })}>Others of its key</a>`}
-          ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of ${shortened(one.key, 60)}</a>`}
+          ${isKey(one.key) && html`<a href=${linkTo(["entity", one.key])}>Everything of <${Data} value=${one.key} most=${60} /></a>`}
           ${one.projection && html`<a href=${linkTo(["versions", one.projection])}>${one.projection}</a>`}
         </div>
         <dl class="pairs">

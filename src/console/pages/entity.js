@@ -2,12 +2,13 @@
 import { curlOf, useCredential, useGet } from "../lib/api.js"
 import { eventId, inOrder, newestKeys, readTopic, readViews } from "../lib/entity.js"
 import { historyOf, outcomesOf, tablesAt, unknownOf } from "../lib/entity-states.js"
-import { counted, number } from "../lib/format.js"
+import { counted, dataText, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { firstTopic } from "../lib/records.js"
+import { useLack } from "../lib/may.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, Loaded, Problem, Time } from "../parts/common.js"
+import { Command, Data, Empty, Field, Loaded, Problem, Time } from "../parts/common.js"
 import { AggregateState, TableStates, TimelineEvent } from "../parts/entity.js"
 
 /** How many events are listed at first: those around the one that is chosen. */
@@ -50,7 +51,9 @@ const useEvents = (key, topics, round) => {
 const useHistory = (key, round, options) => {
   const [state, setState] = useState({ isRunning: true })
   const credential = useCredential()
+  const lack = useLack()("operate")
   useEffect(() => {
+    if (lack) return setState({ error: lack, isRunning: false })
     let isGone = false
     const set = (next) => !isGone && setState((old) => ({ ...old, ...next }))
     set({ progress: undefined, error: undefined, isRunning: true })
@@ -62,7 +65,7 @@ const useHistory = (key, round, options) => {
       (error) => set({ error, isRunning: false })
     )
     return () => (isGone = true)
-  }, [key, round, options, credential])
+  }, [key, round, options, credential, lack?.message])
   return state
 }
 /** The rows of the key as they are now, view by view; undefined before they are read. */
@@ -227,7 +230,7 @@ const Timeline = ({ data, id, query, topics, views }) => {
   const streams = streamsAt(topics, timeline, index)
   const isNothing = read !== undefined && tables.length === 0 && streams.length === 0
   if (timeline.length === 0 && isNothing)
-    return html`<${Empty} title=${`Nothing of ${id} was found`}>
+    return html`<${Empty} title=${`Nothing of ${dataText(id)} was found`}>
         <p>No record that was looked at has this key, and no table a row of it.</p>
         <p class="row">
           <a href=${linkTo("events")}>Events</a><a href=${linkTo("tables")}>Tables</a
@@ -300,13 +303,15 @@ const Choose = ({ topics }) => {
   }
   return html`<form class="card" onSubmit=${submit}>
     <div class="row end">
-      <${Field} label="Key"><input required value=${text} onInput=${(event) => setText(event.target.value)} /><//>
+      <${Field} label="Key"><input value=${text} onInput=${(event) => setText(event.target.value)} /><//>
       <button class="primary">Show</button>
     </div>
     ${
       keys.length > 0
         ? html`<p class="quiet">Keys of the newest events of ${topic.name}:</p>
-            <p class="row">${keys.map((key) => html`<a key=${key} href=${linkTo(["entity", key])}>${key}</a>`)}</p>`
+            <p class="row">
+              ${keys.map((key) => html`<a key=${key} href=${linkTo(["entity", key])}><${Data} value=${key} /></a>`)}
+            </p>`
         : html`<p class="quiet">
             The key of an event, as of a customer, a device or an order: the <a href=${linkTo("events")}>events</a> have
             them.
@@ -318,9 +323,9 @@ const Choose = ({ topics }) => {
 export default ({ path: [id], query }) => {
   const topics = useGet("/v1/topics")
   const views = useGet("/v1/views")
-  const isChosen = id !== undefined && id !== ""
+  const isChosen = id !== undefined
   return html`<header class="head">
-      <h1>${isChosen ? html`<a href=${linkTo("entity")}>Entity</a> / ${id}` : "Entity"}</h1>
+      <h1>${isChosen ? html`<a href=${linkTo("entity")}>Entity</a> / <${Data} value=${id} />` : "Entity"}</h1>
     </header>
     <p class="lead">Everything of one key: its events in all topics, and its rows, now and after each event.</p>
     <${Loaded} of=${topics.data === undefined || !isChosen || views.error?.status === 404 ? topics : views}>

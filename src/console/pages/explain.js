@@ -1,11 +1,12 @@
 // Why a row is as it is: the events that made it, what each changed and what they saw, and what a replay of them gives.
 import { useCredential, useGet } from "../lib/api.js"
-import { counted, number, shellWord, shortened } from "../lib/format.js"
+import { counted, number, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { runJob } from "../lib/jobs.js"
 import { parseJson, same } from "../lib/json.js"
+import { useLack } from "../lib/may.js"
 import { go, linkTo } from "../lib/router.js"
-import { Command, Empty, Field, FieldValue, Json, Loaded, NoSuch, Problem, Tag, Time } from "../parts/common.js"
+import { Command, Data, Empty, Field, FieldValue, Json, Loaded, NoSuch, Problem, Tag, Time } from "../parts/common.js"
 
 /** How many events an explanation has at first, and at most. */
 const limits = { usual: 100, most: 1_000 }
@@ -76,7 +77,7 @@ const Event = ({ before, event, view }) => {
     <div class="row">
       <a href=${linkTo("events", { topic, at: `${partition}:${position}` })}>${topic} ${partition}:${position}</a>
       ${event.retried_by !== null && html`<span class="quiet">retried by position ${event.retried_by}</span>`}
-      ${key !== null && html`<a href=${linkTo(["entity", key], { at: `${topic}/${partition}/${position}` })}>${key}</a>`}
+      ${key !== null && html`<a href=${linkTo(["entity", key], { at: `${topic}/${partition}/${position}` })}><${Data} value=${key} /></a>`}
       ${letter && html`<a href=${linkTo(["dead-letters", String(letter.id)])}>dead letter ${letter.id}, ${letter.status}</a>`}
       ${original !== null && html`<span class="quiet">of position ${original}</span>`}
       <button type="button" class="small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
@@ -168,7 +169,9 @@ const Explanation = ({ found, onMore, view }) => {
 const Running = ({ body, onMore, view }) => {
   const [state, setState] = useState({})
   const credential = useCredential()
+  const lack = useLack()("operate")
   useEffect(() => {
+    if (lack) return setState({ error: lack })
     let isGone = false
     setState(({ found }) => ({ found }))
     const set = (next) => !isGone && setState((old) => ({ ...old, ...next }))
@@ -180,7 +183,7 @@ const Running = ({ body, onMore, view }) => {
       (error) => set({ error })
     )
     return () => (isGone = true)
-  }, [credential])
+  }, [credential, lack?.message])
   const { error, found, progress } = state
   if (error?.status === 403)
     return html`<p class="note-box">
@@ -236,7 +239,7 @@ const Form = ({ query, views }) => {
               <a href=${linkTo(["tables", view.name], Object.fromEntries(view.key.map((name) => [name, query[name]])))}
                 >The row in its table</a
               >
-              ${view.key.slice(0, 1).map((name) => html`<a key=${name} href=${linkTo(["entity", query[name]])}>Everything of ${shortened(query[name], 60)}</a>`)}
+              ${view.key.slice(0, 1).map((name) => html`<a key=${name} href=${linkTo(["entity", query[name]])}>Everything of <${Data} value=${query[name]} most=${60} /></a>`)}
             </p>
             <${Running}
               key=${JSON.stringify(query)}

@@ -142,7 +142,7 @@ const Page = ({ query, topics, views }) => {
   const path = pathOf(source, query, Object.fromEntries(filters))
   const field = (name, label) =>
     html`<${Field} label=${label}
-      ><input value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value.trim() })}
+      ><input value=${query[name] ?? ""} onChange=${(event) => set({ [name]: event.target.value })}
     /><//>`
   return html`<div class="row end">
       <${Sources} choose=${choose} source=${source} topics=${topics} views=${views} />

@@ -3,6 +3,7 @@ import { together, useGet } from "../lib/api.js"
 import { endOf, oldest, recordsOf, sum } from "../lib/counts.js"
 import { counted, duration, number } from "../lib/format.js"
 import { html, useEffect, useMemo, useState } from "../lib/html.js"
+import { useLack } from "../lib/may.js"
 import { useRates } from "../lib/rates.js"
 import { linkTo } from "../lib/router.js"
 import { listed, sentenceOf } from "../lib/sentence.js"
@@ -306,7 +307,13 @@ const Whole = ({ application, found, topics, views }) => {
       found.projections.some(isLive) &&
       html`<section class="card">
         <h2>Projections</h2>
-        <${Table} caption="Projections" columns=${columns} rows=${byProjection(found)} keyOf=${({ name }) => name} />
+        <${Table}
+          stacks
+          caption="Projections"
+          columns=${columns}
+          rows=${byProjection(found)}
+          keyOf=${({ name }) => name}
+        />
       </section>`
     }
     <${Command} text="npx millrace status --watch" />`
@@ -345,14 +352,17 @@ export default () => {
     const timer = setTimeout(() => setEvery(apart.later), 4 * apart.first)
     return () => clearTimeout(timer)
   }, [])
-  const status = useGet("/v1/operations/status", { every })
-  const application = useGet("/v1/operations/application")
-  const topicList = useGet("/v1/operations/topics", { every })
-  const views = useGet("/v1/views")
+  const lack = useLack()("operate")
+  const ask = (path, options) => useGet(lack ? undefined : path, options)
+  const status = ask("/v1/operations/status", { every })
+  const application = ask("/v1/operations/application")
+  const topicList = ask("/v1/operations/topics", { every })
+  const views = ask("/v1/views")
+  const refused = lack ?? (status.error?.status === 403 && status.error)
   return html`<header class="head"><h1>Overview</h1></header>
     ${
-      status.error?.status === 403
-        ? html`<${Restricted} error=${status.error} />`
+      refused
+        ? html`<${Restricted} error=${refused} />`
         : html`<${Loaded} of=${together([application, topicList, views, status])}>
             ${([declared, { topics }, { views: shown }, found]) => html`<${Whole} application=${declared} found=${found} topics=${topics} views=${shown} />`}
           <//>`

@@ -3,7 +3,7 @@ import { send, useGet, withQuery } from "../lib/api.js"
 import { counted, duration, number } from "../lib/format.js"
 import { html } from "../lib/html.js"
 import { go, linkTo } from "../lib/router.js"
-import { Action, Command, Empty, Field, Figure, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
+import { Action, Command, Data, Empty, Field, Figure, Json, Loaded, Table, Tag, Time } from "../parts/common.js"
 
 const path = "/v1/operations/timers"
 const kinds = { waiting: "quiet", due: "warn", failing: "bad" }
@@ -51,7 +51,7 @@ const columnsOf = (reload) => [
     name: "stream",
     label: "for",
     cell: ({ aggregate, stream }) =>
-      html`<a href=${linkTo(["aggregates", aggregate, stream])}>${aggregate} ${stream}</a>`
+      html`<a href=${linkTo(["aggregates", aggregate, stream])}>${aggregate} <${Data} value=${stream} /></a>`
   },
   {
     name: "command",
@@ -135,6 +135,7 @@ export default ({ query }) => {
                 <//>`
               : html`<section class="card">
                     <${Table}
+                      stacks
                       caption="Timers, the next one first"
                       rows=${timers}
                       columns=${columnsOf(list.reload)}

@@ -257,6 +257,7 @@ const All = ({ kinds, log, query: { text = "" }, rates, topics }) => {
               }
             <//>`
           : html`<${Table}
+              stacks
               caption="Topics"
               rows=${shown}
               columns=${columnsOf(kinds, rates)}

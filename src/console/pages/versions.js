@@ -293,6 +293,7 @@ const One = ({ chosen, configured, found, isAlone, jobs, reload }) => {
       <${Rebuild} name=${name} disabled=${running !== null || builds.some(isGoing)} reload=${reload} />
     </div>
     <${Table}
+      stacks
       caption=${`Builds of ${name}`}
       rows=${builds}
       keyOf=${({ build }) => build}

@@ -1,7 +1,8 @@
 // Windows: the columns of a window as lines over time, for one key or several, and the same as a table.
 import { curlOf, useGet, withQuery } from "../lib/api.js"
-import { counted, duration, number, visible, zone } from "../lib/format.js"
+import { counted, dataNumber, dataText, duration, visible, zone } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
+import { useLack } from "../lib/may.js"
 import { go, linkTo } from "../lib/router.js"
 import { linesOf, stateOf } from "../lib/spans.js"
 import { isNumber } from "../lib/types.js"
@@ -22,7 +23,7 @@ const partsOf = ({ columns, key }) => {
     values: columns.filter(({ name, type }) => isNumber(type) && !key.includes(name)).map(({ name }) => name)
   }
 }
-const textOf = (key) => key.map((one) => visible(String(one))).join(" · ")
+const textOf = (key) => key.map((one) => visible(dataText(String(one)))).join(" · ")
 /** The keys in the address, as `[["N1"],["N2"]]`; undefined if they cannot be read. */
 const keysIn = (text, width) => {
   try {
@@ -36,7 +37,8 @@ const keysIn = (text, width) => {
 
 /** The stream times of the partitions whose build writes the window; undefined for a credential that may not see them. */
 const useStreamTimes = ({ written_by: by }) => {
-  const status = useGet("/v1/operations/status", { every: 3_000 })
+  const lack = useLack()("operate")
+  const status = useGet(lack ? undefined : "/v1/operations/status", { every: 3_000 })
   return status.data?.projections
     .filter(
       ({ mode, name, removed, stream_time: time }) =>
@@ -61,9 +63,10 @@ const Keys = ({ chosen, found, keys, onKeys }) => {
       ${offered.map(
         (key) =>
           html`<label key=${textOf(key)} class="check"
-            ><input type="checkbox" checked=${isChosen(key)} onChange=${() => toggle(key)} /><${Value}
-              value=${textOf(key)}
-          /></label>`
+            ><input type="checkbox" checked=${isChosen(key)} onChange=${() => toggle(key)} /><span class="data"
+              >${textOf(key)}</span
+            ></label
+          >`
       )}
     </fieldset>
     <form class="row end" onSubmit=${add}>
@@ -111,7 +114,7 @@ const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {
         const lines = linesOf(groups, { column, start, everyMs: spans.everyMs })
         const labels = chosen.map(textOf)
         const last = lines.values.map(
-          (some, i) => `${labels[i] || column}: ${number(some.findLast((one) => one !== null) ?? null)}`
+          (some, i) => `${labels[i] || column}: ${dataNumber(some.findLast((one) => one !== null))}`
         )
         return html`<section class="card" key=${column}>
           <h2>${column}</h2>
@@ -120,6 +123,7 @@ const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {
             series=${lines.values.map((some, i) => ({ label: labels[i] || column, values: some }))}
             summary=${`${column} of ${view.name} over ${counted(lines.times.length, "window")}; the last of ${last.join(", ")}. The table below has all numbers.`}
             height=${160}
+            format=${dataNumber}
             hasPoints
           />
           ${lines.times.length === 1 && html`<p class="quiet">There is one window so far: the line begins with the second.</p>`}
@@ -135,7 +139,7 @@ const Charts = ({ chosen, groups, parts, spans, stateOfRow, view }) => {
         columns=${[
           { name: start, label: "starts", cell: (row) => html`<${Time} at=${row[start]} />` },
           ...parts.keys.map((name) => ({ name })),
-          ...values.map((name) => ({ name, numeric: true, cell: (row) => number(row[name]) })),
+          ...values.map((name) => ({ name, numeric: true, cell: (row) => html`<${Value} value=${row[name]} />` })),
           { name: "state", cell: (row) => html`<${State} state=${stateOfRow(row)} />` }
         ]}
       />
@@ -154,7 +158,7 @@ const useRows = (view, { keys, size, start }, { chosenSize, given }) => {
   const pathOf = (key) =>
     withQuery(path, {
       ...ofSize,
-      ...Object.fromEntries(keys.map((name, i) => [name, String(key[i])])),
+      ...Object.fromEntries(keys.map((name, i) => [name, [key[i]]])),
       order: `${start}.desc`,
       limit: most.windows
     })

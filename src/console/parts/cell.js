@@ -1,9 +1,9 @@
 // The cells of a table of rows: what is long or nested is shortened, and opens in a dialog; null, an empty text, bytes and times are told apart.
-import { counted, isMoment } from "../lib/format.js"
+import { counted, dataNumber, isMoment } from "../lib/format.js"
 import { html, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
 import { isJson, isTime } from "../lib/types.js"
-import { Command, Dialog, Json, Time } from "./common.js"
+import { Command, Data, Dialog, Json, Time } from "./common.js"
 
 /** How many characters of a text a cell shows. */
 const most = 80
@@ -30,12 +30,11 @@ export const Cell = ({ column, value }) => {
       <code>${hex.slice(0, 32)}${hex.length > 32 ? "…" : ""}</code>`
   }
   const exact = textOf(value, type)
-  // a sum such as 80.60000000000001 differs from 80.6 by its rounding: a double has 15 digits that count
-  const text = typeof value === "number" ? String(Number(value.toPrecision(15))) : exact
+  const text = typeof value === "number" ? dataNumber(value) : exact
   const isLong = text.length > most || text.includes("\n")
   const shown = isLong ? `${text.slice(0, most).toWellFormed()}…` : text
   const isCode = isJson(type) || typeof value === "boolean" || typeof value === "object"
-  return html`${isCode ? html`<code>${shown}</code>` : html`<span class=${text.length < 30 ? "whole" : ""} title=${text === exact ? undefined : exact}>${shown}</span>`}${isMoment(column.name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}${
+  return html`${isCode ? html`<code>${shown}</code>` : html`<span class=${text.length < 30 ? "whole" : "long"} title=${text === exact ? undefined : exact}>${isLong || typeof value !== "string" ? shown : html`<${Data} value=${value} />`}</span>`}${isMoment(column.name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}${
     (isLong || (isJson(type) && typeof value === "object")) &&
     html` <button type="button" class="small" aria-label=${`The whole ${column.name}`} onClick=${() => setOpen(true)}>
       …

@@ -51,9 +51,9 @@ const seriesColours = ["--series-1", "--series-2", "--series-3", "--series-4", "
 /**
  * A line for each of `series` (`{ label, values }`, as many as `times`) over `times` (epoch milliseconds). `unit` is on the axis; `summary` is what a screen
  * reader gets instead of the lines. The legend has the values below the pointer, and the last ones otherwise.
- * `hasPoints` shows each value by a point, for lines with gaps.
+ * `format` makes their texts; `hasPoints` shows each value by a point, for lines with gaps.
  */
-export const Chart = ({ hasPoints = false, height = 180, series, summary, times, unit = "" }) => {
+export const Chart = ({ format = number, hasPoints = false, height = 180, series, summary, times, unit = "" }) => {
   const box = useRef()
   const plot = useRef()
   const shape = `${series.map(({ label }) => label).join("\n")}${unit}${isUtc()}`
@@ -97,7 +97,7 @@ export const Chart = ({ hasPoints = false, height = 180, series, summary, times,
               width: 1.5,
               points: hasPoints ? { show: true, size: 5 } : { size: 5 },
               value: (_, value) =>
-                value === null || value === undefined ? "–" : `${number(value)}${unit && ` ${unit}`}`
+                value === null || value === undefined ? "–" : `${format(value)}${unit && ` ${unit}`}`
             }))
           ]
         },

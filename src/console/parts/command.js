@@ -2,6 +2,7 @@
 import { curlOf, send } from "../lib/api.js"
 import { shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
+import { useLack } from "../lib/may.js"
 import { Command, Field, Json, Problem, Table, Tag, Value } from "./common.js"
 import { Form, useForm } from "./form.js"
 
@@ -188,11 +189,17 @@ const CommandForm = ({ aggregate, closed, command, document, id, onDone, version
 
 /** A form for each command of an aggregate; `name` is the one that is chosen. `version`: what the stream has, as it was shown. */
 export const SendCommand = ({ aggregate, name, onName, ...rest }) => {
+  const lack = useLack()("ingest")
   const command = aggregate.commands.find((one) => one.name === name) ?? aggregate.commands[0]
   if (command === undefined)
     return html`<section class="card">
       <h2>Send a command</h2>
       <p class="quiet">This process takes no commands: open the console of one with the role gateway.</p>
+    </section>`
+  if (lack)
+    return html`<section class="card">
+      <h2>Send a command</h2>
+      <${Problem} error=${lack} />
     </section>`
   return html`<section class="card">
     <h2>Send a command</h2>

@@ -1,5 +1,5 @@
 // What all pages are made of: states of loading, problems, what is empty, commands to copy, tables, and dialogs that ask before something is done.
-import { isMoment, isUtc, number, shortened, time, visible } from "../lib/format.js"
+import { dataNumber, dataText, isMoment, isUtc, number, shellWord, shortened, time, visible } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { isNested } from "../lib/json.js"
 import { useOnline } from "../lib/online.js"
@@ -19,11 +19,13 @@ export const Time = ({ at }) => {
   return html`<time datetime=${iso} title=${isUtc() ? date.toString() : iso}>${time(at)}</time>`
 }
 
-/** The scopes of a key for what was refused, as far as the refusal says: a key that only sees the system's data is of little use with `operate` alone. */
-const scopesFor = ({ code, message }) => {
+/** The command for a key that may what was refused, as far as the refusal says: one of `operate` or `ingest` alone sees too little to be of use here. */
+const keyFor = ({ code, message, tenant }) => {
   if (code !== "forbidden") return undefined
   const scope = /needs the scope (\w+)/.exec(message)?.[1] ?? (message.includes("about all tenants") && "operate")
-  return scope === "operate" ? "read,operate" : scope || undefined
+  if (!scope) return undefined
+  const scopes = scope === "read" ? scope : `${scope === "ingest" ? "ingest,read" : "read,operate"}`
+  return `npx millrace keys create NAME --scopes ${scopes}${tenant ? ` --tenant ${shellWord(tenant)}` : ""}`
 }
 /** An error with what to do about it. Once a server is back that did not answer, it says that, instead. */
 export const Problem = ({ error }) => {
@@ -38,9 +40,9 @@ export const Problem = ({ error }) => {
         <p><strong>${error.message}</strong></p>
         ${error.advice && html`<p>What to do: ${error.advice}</p>`}
         ${
-          scopesFor(error) &&
+          keyFor(error) &&
           html`<p>A key that may:</p>
-            <${Command} text=${`npx millrace keys create NAME --scopes ${scopesFor(error)}`} />`
+            <${Command} text=${keyFor(error)} />`
         }
         ${error.code && html`<p class="quiet">${error.code}${error.status ? `, HTTP ${error.status}` : ""}</p>`}
       </div>`
@@ -123,19 +125,30 @@ export const Figure = ({ href, kind, label, note, unit = "", value }) => {
     : html`<a class=${`figure ${kind ?? ""}`} href=${href}>${inner}</a>`
 }
 
+/** A number or a text that is data, as much of it as `most` characters; with `isWhole` all digits of a number, also those of its rounding. */
+export const Data = ({ isWhole, most = Infinity, value }) => {
+  const whole = String(value)
+  if (typeof value !== "string") {
+    const text = isWhole ? whole : dataNumber(value)
+    return text === whole ? whole : html`<span title=${whole}>${text}</span>`
+  }
+  const text = dataText(shortened(value, most))
+  return text === value ? text : html`<span class="data" title=${visible(shortened(value, 1_000))}>${text}</span>`
+}
 /** A value of a row, a record or a state: text as text, objects as JSON, null as a dash. */
-export const Value = ({ value }) => {
+export const Value = ({ isWhole, value }) => {
   if (value === undefined || value === null) return html`<span class="quiet">null</span>`
   if (isNested(value)) return html`<code>${JSON.stringify(value)}</code>`
   if (typeof value === "boolean") return html`<code>${String(value)}</code>`
-  return html`${String(value)}`
+  return html`<${Data} value=${value} isWhole=${isWhole} />`
 }
 /** A value of a named field, of an SQL type if that is known: a time as such; one that is a time in epoch milliseconds has the time behind it. */
-export const FieldValue = ({ name, type, value }) =>
+export const FieldValue = ({ isWhole, name, type, value }) =>
   isTime(type) && value !== null && value !== undefined
     ? html`<${Time} at=${value} />`
     : html`<${Value}
           value=${value}
+          isWhole=${isWhole}
         />${isMoment(name, value) && html` <span class="quiet">(<${Time} at=${Number(value)} />)</span>`}`
 /** JSON in one line of a table, as much as there is room for, and more of it in its title. */
 export const JsonLine = ({ value }) => {
@@ -148,26 +161,31 @@ export const Json = ({ value }) =>
 
 /**
  * A table. `columns`: `{ name, label, cell(row), numeric, wide }`; `rows` with `keyOf(row)`. It scrolls sideways in itself, by keyboard too. `caption` names it
- * for screen readers; `rowClass(row)` gives a row a class.
+ * for screen readers; `rowClass(row)` gives a row a class. With `stacks` each row of it is a block of lines on a phone: where what can be done is in it.
  */
-export const Table = ({ caption, columns, keyOf, rowClass, rows }) =>
+export const Table = ({ caption, columns, keyOf, rowClass, rows, stacks }) =>
   html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
-    <table>
+    <table class=${stacks && "stacks"} role="table">
       <caption class="sr">
         ${caption}
       </caption>
-      <thead>
-        <tr>
-          ${columns.map(({ label, name, numeric }) => html`<th key=${name} scope="col" class=${numeric ? "n" : ""}>${label === "" ? html`<span class="sr">${name}</span>` : (label ?? name)}</th>`)}
+      <thead role="rowgroup">
+        <tr role="row">
+          ${columns.map(({ label, name, numeric }) => html`<th key=${name} scope="col" role="columnheader" class=${numeric ? "n" : ""}>${label === "" ? html`<span class="sr">${name}</span>` : (label ?? name)}</th>`)}
         </tr>
       </thead>
-      <tbody>
+      <tbody role="rowgroup">
         ${rows.map(
           (row, i) =>
-            html`<tr key=${keyOf?.(row, i) ?? i} class=${rowClass?.(row)}>
+            html`<tr role="row" key=${keyOf?.(row, i) ?? i} class=${rowClass?.(row)}>
               ${columns.map(
-                ({ cell, name, numeric, wide }) =>
-                  html`<td key=${name} class=${numeric ? "n" : wide ? "wide" : ""}>
+                ({ cell, label, name, numeric, wide }) =>
+                  html`<td
+                    key=${name}
+                    role="cell"
+                    data-label=${stacks && (label ?? name)}
+                    class=${numeric ? "n" : wide ? "wide" : ""}
+                  >
                     ${cell === undefined ? html`<${Value} value=${row[name]} />` : cell(row)}
                   </td>`
               )}

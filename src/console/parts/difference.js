@@ -47,7 +47,7 @@ const Sample = ({ sample: { candidate, key, kind, live } }) =>
           name,
           cell: (row) =>
             html`<span class=${row.differs ? "differs" : ""}
-              >${row[name] === undefined ? "–" : html`<${FieldValue} name=${row.path} value=${row[name]} />`}</span
+              >${row[name] === undefined ? "–" : html`<${FieldValue} isWhole name=${row.path} value=${row[name]} />`}</span
             >`
         }))
       ]}

@@ -4,7 +4,7 @@ import { counted, number } from "../lib/format.js"
 import { html, useEffect, useRef, useState } from "../lib/html.js"
 import { same } from "../lib/json.js"
 import { linkTo } from "../lib/router.js"
-import { Json, Problem, Tag, Time, FieldValue } from "./common.js"
+import { Data, Json, Problem, Tag, Time, FieldValue } from "./common.js"
 
 /** How many rows of a table are shown at first. */
 const shownRows = 6
@@ -23,7 +23,7 @@ export const TimelineEvent = ({ event, isSelected, ofKey, onSelect, outcome }) =
     </button>
     <div class="row">
       ${outcome && html`<${Tag} kind=${{ dead_letter: "bad", late: "warn" }[outcome] ?? "quiet"}>${outcome.replaceAll("_", " ")}<//>`}
-      ${isOther && html`<span>of ${key === null ? "no key" : html`<a href=${linkTo(["entity", key])}>${key}</a>`}</span>`}
+      ${isOther && html`<span>of ${key === null ? "no key" : html`<a href=${linkTo(["entity", key])}><${Data} value=${key} /></a>`}</span>`}
       ${
         value !== undefined &&
         html`<button type="button" class="small" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>

@@ -1,8 +1,7 @@
 // The list of what came of a topic or a view, each with its data and links.
 import { linkTo } from "../lib/router.js"
 import { html, useState } from "../lib/html.js"
-import { shortened } from "../lib/format.js"
-import { Json, JsonLine, Tag, Time } from "./common.js"
+import { Data, Json, JsonLine, Tag, Time } from "./common.js"
 import { KeyLink } from "./record.js"
 
 const Key = ({ item: { entity, key }, source }) => {
@@ -10,8 +9,8 @@ const Key = ({ item: { entity, key }, source }) => {
   if (source.kind === "topic") return html`<${KeyLink} value=${key} most=${32} />`
   const rest = key.filter((part) => part !== entity).join(" ")
   return html`${entity !== undefined && html`<${KeyLink} value=${entity} most=${32} />`}${" "}<span class="quiet"
-      >${shortened(rest, 80)}</span
-    >`
+      ><${Data} value=${rest} most=${80}
+    /></span>`
 }
 const What = ({ item: { changed, event, type }, source }) => {
   if (source.kind === "topic") return type

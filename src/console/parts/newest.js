@@ -29,14 +29,9 @@ const lastOf = async ({ name, partitions }) => {
     .slice(0, most.shown)
 }
 
-const decimal = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 })
-/** A value of a field: a number with two digits behind the point, a time of day, or the text. */
+/** A value of a field: a time, or what it is. */
 const Field = ({ name, value }) =>
-  isMoment(name, value)
-    ? html`<${Time} at=${value} />`
-    : typeof value === "number"
-      ? decimal.format(value)
-      : html`<${Value} value=${value} />`
+  isMoment(name, value) ? html`<${Time} at=${value} />` : html`<${Value} value=${value} />`
 /** The fields of the newest records that have one value, in the order of the newest record. */
 const fieldsOf = (records) => {
   const names = Object.entries(records[0].value ?? {}).flatMap(([name, value]) => (isNested(value) ? [] : [name]))

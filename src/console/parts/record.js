@@ -1,19 +1,17 @@
 // One record of a topic: its fields, headers, its value decoded and raw, and the requests that stand for it.
 import { curlOf, send, withQuery } from "../lib/api.js"
-import { bytes, shellWord, shortened, visible } from "../lib/format.js"
+import { bytes, shellWord } from "../lib/format.js"
 import { html, useEffect, useState } from "../lib/html.js"
 import { rawField } from "../lib/raw.js"
 import { recordsPath } from "../lib/records.js"
 import { linkTo } from "../lib/router.js"
-import { Command, Dialog, Json, Problem, Time } from "./common.js"
+import { Command, Data, Dialog, Json, Problem, Time } from "./common.js"
 
 /** A key as a link to everything of it; with `most`, of a longer one the beginning. */
 export const KeyLink = ({ most = Infinity, value }) =>
   value === null || value === undefined
     ? html`<span class="quiet">none</span>`
-    : html`<a href=${linkTo(["entity", value])} title=${value.length > most ? visible(value) : undefined}
-        >${shortened(value, most)}</a
-      >`
+    : html`<a href=${linkTo(["entity", value])}><${Data} value=${value} most=${most} /></a>`
 
 const Pairs = ({ pairs }) =>
   html`<dl class="pairs">
@@ -65,7 +63,8 @@ const Requests = ({ path, raw, record, topic }) => {
         : html`<p class="quiet">
             ${
               topic.aggregate && key !== null
-                ? html`Commands append its events: <a href=${linkTo(["aggregates", topic.name, key])}>${key}</a>.`
+                ? html`Commands append its events:
+                    <a href=${linkTo(["aggregates", topic.name, key])}><${Data} value=${key} /></a>.`
                 : `${topic.written_by.join(", ")} writes this topic.`
             }
           </p>`

@@ -4,7 +4,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Browser, Page } from "playwright-core"
 import { afterAll, beforeAll, expect, test } from "vitest"
-import { chromium, eventually, openConsole, routes, show, walk } from "../../support/browser/console.ts"
+import { chromium, eventually, openConsole, routes, show, signIn, walk } from "../../support/browser/console.ts"
 import application from "../../support/browser/hostile.ts"
 import { keysOf, type ServedSystem, serveSystem } from "../../support/served-system.ts"
 import { needing } from "../../support/stack.ts"
@@ -139,6 +139,76 @@ suite("two tenants", () => {
     await page.getByText("Your credential reads no window of this application").waitFor()
     await page.getByText("use a credential without a tenant").waitFor()
     await close()
+  })
+
+  test("the key of another tenant in place of one that expired drops all that the page shows, at once", async () => {
+    const { close, page } = await signIn(browser, running.url, "mr_globex")
+    const use = async (key: string) => {
+      await page.getByLabel("API key or token").fill(key)
+      await page.getByRole("button", { name: "Use it" }).click()
+      await page.getByRole("dialog", { name: "Who looks?" }).waitFor({ state: "detached" })
+    }
+    await show(page, "#/send?type=noted")
+    await page.evaluate(
+      `sessionStorage.setItem("millrace.sent", ${JSON.stringify(JSON.stringify([{ type: "noted", body: mark }]))})`
+    )
+    await show(page, "#/tables/kept_notes")
+    await page.getByText(mark).first().waitFor()
+    const refusal = { error: { code: "unauthenticated", message: "the key has expired", try: "use another one" } }
+    await page.route(/\/v1\//, (route) => route.fulfill({ status: 401, json: refusal }))
+    await page.evaluate("dispatchEvent(new Event('instance'))")
+    await page.getByText("the key has expired").first().waitFor()
+    expect(await hasMark(page)).toBe(true)
+    await page.unroute(/\/v1\//)
+    // no answer comes that would replace what is shown
+    await page.route(/\/v1\/(views|topics)/, () => undefined)
+    await use("mr_acme")
+    expect(await hasMark(page)).toBe(false)
+    await page.unroute(/\/v1\/(views|topics)/)
+    await show(page, "#/send?type=noted")
+    expect(await hasMark(page)).toBe(false)
+    await close()
+  })
+
+  test("what a key may not do is not offered, and nothing is asked for that it may not see", async () => {
+    const open = async (key: string) => {
+      const opened = await openConsole(browser, running.url, { key })
+      const { page } = opened
+      await page.waitForFunction(
+        "performance.getEntriesByType('resource').some(({ name }) => name.endsWith('v1/credential'))"
+      )
+      // the first page asks before it is known what the key may do
+      await show(page, "#/live")
+      const refused: Array<string> = []
+      page.on("response", (response) => response.status() === 403 && refused.push(response.url()))
+      const needs = await page.locator("nav a:has(small)").allInnerTexts()
+      return { ...opened, refused, needs: needs.map((one) => one.replaceAll(/\s+/g, " ")) }
+    }
+    const system = ["Pipeline", "Topics", "Versions", "Timers", "Dead letters"].map((title) => `${title} needs operate`)
+    const reader = await open("mr_reader")
+    expect(reader.needs.toSorted()).toEqual(["Send needs ingest", ...system].toSorted())
+    await show(reader.page, "#/send")
+    await reader.page.getByText("mr_reader has read, and this needs the scope ingest").waitFor()
+    await reader.page.getByText("npx millrace keys create NAME --scopes ingest,read").waitFor()
+    expect(await reader.page.locator("main form").count()).toBe(0)
+    await show(reader.page, "#/aggregates/page/page-of-acmemark")
+    await reader.page.getByText("mr_reader has read, and this needs the scope ingest").waitFor()
+    const archive = reader.page.getByRole("button", { name: "Archive" })
+    expect([await archive.isDisabled(), await archive.getAttribute("title")]).toEqual([
+      true,
+      "mr_reader has read, and this needs the scope operate"
+    ])
+    const acme = await open("mr_acme")
+    expect(acme.needs.toSorted()).toEqual(system.toSorted())
+    for (const name of routes) await show(acme.page, `#/${name}`)
+    await show(acme.page, "#/topics")
+    await acme.page.getByText("mr_acme belongs to the tenant acme, and this is about all tenants").waitFor()
+    await show(acme.page, "#/aggregates/page/page-of-acmemark")
+    expect(await acme.page.getByRole("button", { name: "Send", exact: true }).isEnabled()).toBe(true)
+    const all = await open("mr_all")
+    expect(all.needs).toEqual([])
+    expect([...reader.refused, ...acme.refused, ...all.refused]).toEqual([])
+    for (const { close } of [reader, acme, all]) await close()
   })
 
   for (const [key, text] of [

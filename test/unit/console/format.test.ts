@@ -5,6 +5,8 @@ import { expect, test } from "vitest"
 import { hostileTexts } from "../../support/browser/hostile.ts"
 
 interface Format {
+  readonly dataNumber: (value: unknown) => string
+  readonly dataText: (text: string) => string
   readonly instantOf: (text: string) => string
   readonly counted: (count: number, noun: string, many?: string) => string
   readonly number: (value: unknown) => string
@@ -13,7 +15,7 @@ interface Format {
   readonly visible: (text: string) => string
 }
 // modules of the page have no types
-const { counted, instantOf, number, positionsText, shellWord, visible } = (await import(
+const { counted, dataNumber, dataText, instantOf, number, positionsText, shellWord, visible } = (await import(
   join(import.meta.dirname, "../../../src/console/lib/format.js")
 )) as Format
 
@@ -77,5 +79,26 @@ test("a count has the plural of its noun", () => {
     "1,200 records",
     "1 timer or command",
     "2 timers and commands"
+  ])
+})
+
+test("data is written so that it is seen: keys with spaces at their ends, of several lines or empty, and numbers without their rounding", () => {
+  expect(["", " a", "a ", "a  b", "a\nb", '"a"', "a b", "a/b%20"].map(dataText)).toEqual([
+    '""',
+    '" a"',
+    '"a "',
+    '"a  b"',
+    String.raw`"a\nb"`,
+    String.raw`"\"a\""`,
+    "a b",
+    "a/b%20"
+  ])
+  expect([80.60000000000001, 0.1 + 0.2, 1234567.891, 1e21, null, "12345678901234567890"].map(dataNumber)).toEqual([
+    "80.6",
+    "0.3",
+    "1234567.891",
+    "1e+21",
+    "–",
+    "12345678901234567890"
   ])
 })
