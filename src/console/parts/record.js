@@ -63,7 +63,7 @@ const Requests = ({ path, raw, record, topic }) => {
         : html`<p class="quiet">
             ${
               topic.aggregate && key !== null
-                ? html`Commands append its events:
+                ? html`Commands append its events:${" "}
                     <a href=${linkTo(["aggregates", topic.name, key])}><${Data} value=${key} /></a>.`
                 : `${topic.written_by.join(", ")} writes this topic.`
             }

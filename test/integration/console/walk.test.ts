@@ -122,6 +122,8 @@ suite("every page of the console", () => {
             // charts are drawn again
             await page.waitForTimeout(100)
             note(`${width} wide`, await look(page, "cutOff"))
+            // where something can be done about a row, it is on the screen
+            if (/^#\/(timers|versions)/.test(link)) note(`${width} wide`, await look(page, "sideways"))
           }
           await page.setViewportSize({ width: 1280, height: 800 })
           const title = await page.title()

@@ -54,6 +54,11 @@ globalThis.looks = (() => {
     }
     return [...new Set(problems)]
   }
+  /** Tables that scroll sideways. */
+  const sideways = () =>
+    [...document.querySelectorAll(".scroll")]
+      .filter((one) => one.scrollWidth > one.clientWidth + 1)
+      .map((one) => `${nameOf(one)} is ${one.scrollWidth} pixels wide in ${one.clientWidth}`)
   /** What a page must have beside what axe-core checks. */
   const missing = () => {
     const problems = []
@@ -151,7 +156,7 @@ globalThis.looks = (() => {
       missed: missed.map((one) => `${nameOf(one)} is not reached`)
     }
   }
-  return { contrast, cutOff, missing, moving, startKeyboard, keyboard }
+  return { contrast, cutOff, missing, moving, sideways, startKeyboard, keyboard }
 })()
 globalThis.violations = []
 document.addEventListener("securitypolicyviolation", ({ blockedURI, violatedDirective }) =>
