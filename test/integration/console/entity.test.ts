@@ -131,9 +131,7 @@ suite("the page of a key", () => {
     for (const [key, text] of Object.entries(shown)) {
       await show("events?topic=events.raw.v1&type=payment")
       await page.getByRole("link", { name: text, exact: true }).first().click()
-      const heading = page.getByRole("heading", { level: 1 })
-      await heading.getByText(text, { exact: true }).waitFor()
-      expect(await heading.textContent()).toBe(`Entity / ${text}`)
+      await page.getByRole("heading", { level: 1, name: `Entity / ${text}`, exact: true }).waitFor()
       // the same number as on the other pages, without its rounding
       const sum = page.locator("article dd", { hasText: /^80\.6$/ }).first()
       await sum.waitFor()
