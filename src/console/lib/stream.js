@@ -54,12 +54,12 @@ const connected = async (path, last, signal) => {
 }
 
 /**
- * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array in 100 ms; with
+ * Follows `path` until the returned function is called. `onEvents` gets arrays of `{ id, event, data }` with parsed data, at most one array in `everyMs`; with
  * `newest` only so many of the last ones, and with `isRaw` the data is text: what is not parsed costs nothing. `onState` gets
  * `{ state: "connecting" | "open" | "waiting" | "refused", error }`. A lost connection is opened again after its last id; `from` is the id to begin after. While the
  * tab is hidden there is no connection, since a browser has six for all tabs. The returned function has `position()`: the last id.
  */
-export const follow = (path, { from, isRaw = false, newest, onEvents, onState }) => {
+export const follow = (path, { everyMs = 100, from, isRaw = false, newest, onEvents, onState }) => {
   const stop = new AbortController()
   const { signal } = stop
   let last = from
@@ -99,7 +99,7 @@ export const follow = (path, { from, isRaw = false, newest, onEvents, onState })
             if (data === "") continue
             pending.push({ id, event, data })
             if (newest !== undefined && pending.length > 2 * newest) pending = pending.slice(-newest)
-            frame ??= setTimeout(flush, 100)
+            frame ??= setTimeout(flush, everyMs)
           }
         }
       } catch {

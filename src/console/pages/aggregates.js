@@ -192,6 +192,25 @@ const History = ({ from, here, last, of, show, shown, topic }) =>
     <//>
   </section>`
 
+/** The columns of a list of streams. */
+const streamColumns = (aggregate) => [
+  {
+    name: "id",
+    cell: ({ id }) => html`<a href=${linkTo(["aggregates", aggregate, id])}><${Data} value=${id} /></a>`
+  },
+  { name: "version", label: "events", numeric: true, cell: (row) => number(row.version) },
+  {
+    name: "appended_at",
+    label: "last event",
+    cell: (row) => html`<${Time} at=${row.appended_at} />`
+  },
+  { name: "tenant", cell: ({ tenant }) => tenant ?? "" },
+  {
+    name: "closed",
+    label: "",
+    cell: ({ closed }) => closed && html`<${Tag} kind="warn">${closed}<//>`
+  }
+]
 /** Opens a stream by its id, and lists those that there are. */
 const Streams = ({ aggregate, query }) => {
   const { after, order = "recent", prefix = "" } = query
@@ -234,25 +253,7 @@ const Streams = ({ aggregate, query }) => {
                   caption=${`Streams of ${aggregate.name}, ${order === "recent" ? "the last ones first" : "by id"}`}
                   rows=${streams}
                   keyOf=${({ id }) => id}
-                  columns=${[
-                    {
-                      name: "id",
-                      cell: ({ id }) =>
-                        html`<a href=${linkTo(["aggregates", aggregate.name, id])}><${Data} value=${id} /></a>`
-                    },
-                    { name: "version", label: "events", numeric: true, cell: (row) => number(row.version) },
-                    {
-                      name: "appended_at",
-                      label: "last event",
-                      cell: (row) => html`<${Time} at=${row.appended_at} />`
-                    },
-                    { name: "tenant", cell: ({ tenant }) => tenant ?? "" },
-                    {
-                      name: "closed",
-                      label: "",
-                      cell: ({ closed }) => closed && html`<${Tag} kind="warn">${closed}<//>`
-                    }
-                  ]}
+                  columns=${streamColumns(aggregate.name)}
                 />`
           }
           <div class="row">

@@ -71,6 +71,7 @@ const useNewest = ({ name, view }) => {
       add(await lastOf(topics.find((one) => one.name === name) ?? { name, partitions: [] }))
     }
     const stop = follow(`/v1/topics/${encodeURIComponent(name)}/stream`, {
+      everyMs: 500,
       newest: most.shown,
       onState: ({ error: problem, state }) => {
         setError(problem?.status > 0 ? problem : undefined)
