@@ -1,10 +1,10 @@
 // What every Kafka node starts from: formatted storage and an archive of loaded classes, created once and kept beside the jars.
 import { randomBytes } from "node:crypto"
-import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { setTimeout as sleep } from "node:timers/promises"
 import { StackError } from "./errors.ts"
-import { java, jvmFlags, lock } from "./jars.ts"
+import { archived, archiveIn, image as imageOf } from "./image.ts"
+import { java, jvmFlags } from "./jars.ts"
 import { run, tail } from "./process.ts"
 
 /** What a node starts from. */
@@ -18,47 +18,18 @@ export interface Image {
 /** Starts and stops a first node in `directory`, whose JVM writes its classes to `archive`. Returns the folder of its storage. */
 export type Rehearse = (directory: string, libraries: string, archive: string) => Promise<string>
 
-const patienceMs = 180_000
-
 /** Returns the image beside the jars. The first caller creates it, in about ten seconds; other callers wait for that. */
 export const image = async (libraries: string, rehearse: Rehearse): Promise<Image> => {
-  const folder = join(libraries, "image")
-  const deadline = Date.now() + patienceMs
-  while (!existsSync(folder)) {
-    const release = lock(`${folder}.lock`)
-    try {
-      if (release !== undefined && !existsSync(folder)) await make(folder, libraries, rehearse)
-    } finally {
-      release?.()
-    }
-    if (Date.now() > deadline) {
-      const message = `another process holds ${folder}.lock for three minutes. try: remove it`
-      throw new StackError({ reason: "Start", message })
-    }
-    if (release === undefined) await sleep(100)
-  }
-  const archive = join(folder, "classes.jsa")
-  // a JVM of another version ignores the archive and says nothing
-  const use = ["-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off", `-XX:SharedArchiveFile=${archive}`]
-  return { template: join(folder, "storage"), archive: existsSync(archive) ? use : [] }
-}
-
-const make = async (folder: string, libraries: string, rehearse: Rehearse): Promise<void> => {
-  const fresh = `${folder}-${process.pid}`
-  rmSync(fresh, { recursive: true, force: true })
-  mkdirSync(fresh)
-  try {
-    const storage = await rehearse(join(fresh, "node"), libraries, join(fresh, "classes.jsa"))
+  const folder = await imageOf(libraries, async (fresh) => {
+    const storage = await rehearse(join(fresh, "node"), libraries, archiveIn(fresh))
     mkdirSync(join(fresh, "storage"))
     // only what formatting wrote, not what the node wrote later
     for (const file of readdirSync(storage).filter((name) => name === "bootstrap.checkpoint")) {
       cpSync(join(storage, file), join(fresh, "storage", file))
     }
     rmSync(join(fresh, "node"), { recursive: true, force: true })
-    renameSync(fresh, folder)
-  } finally {
-    rmSync(fresh, { recursive: true, force: true })
-  }
+  })
+  return { template: join(folder, "storage"), archive: archived(folder) }
 }
 
 /** Creates the storage of a new node from an image: formatted storages differ in their ids alone. */

@@ -8,6 +8,7 @@ import { StackError } from "./errors.ts"
 import { cached, jars } from "./jars.ts"
 import { kafkaImage } from "./kafka.ts"
 import { given, useDocker } from "./pick.ts"
+import { pulsarImage } from "./pulsar.ts"
 import { type Name, names } from "./service.ts"
 
 const usage = `npm run stack -- COMMAND
@@ -27,12 +28,12 @@ const refuse = (message: string): never => {
 const nameOf = (text: string): Name =>
   names.find((name) => name === text) ?? refuse(`unknown service "${text}"; the services are ${names.join(", ")}.`)
 
-/** Fetches the jars of services that would run from them, and creates Kafka's image by a first start. */
+/** Fetches the jars of services that would run from them, and creates what the starts of Kafka and Pulsar have in common. */
 const fetch = async (wanted: ReadonlyArray<Name>): Promise<void> => {
   for (const name of wanted) {
     if (name === "postgres" || given(name) !== undefined || (await useDocker())) continue
     await jars(name, print)
-    if (name === "kafka") await kafkaImage()
+    await (name === "kafka" ? kafkaImage() : pulsarImage())
   }
 }
 

@@ -1,8 +1,9 @@
 // Starts a standalone Pulsar from jars on 127.0.0.1: broker, bookie and metadata in one process.
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { StackError } from "./errors.ts"
+import { archived, archiveIn, image, imageIn } from "./image.ts"
 import { jars, java, jvmFlags } from "./jars.ts"
 import { type PulsarSecurity, security } from "./pulsar-security.ts"
 import { freePorts } from "./ports.ts"
@@ -21,6 +22,8 @@ export interface PulsarOptions {
 }
 
 const patienceMs = 120_000
+// a JVM that writes its archive of classes when it stops takes half a minute for that
+const rehearsalMs = 180_000
 
 // What Pulsar's own launch script opens.
 const opened = [
@@ -37,6 +40,28 @@ export const pulsar = async (
   options: PulsarOptions = {}
 ): Promise<Local & { readonly security: PulsarSecurity | undefined }> => {
   const libraries = await jars("pulsar", options.say)
+  return standalone(directory, options, libraries, archived(imageIn(libraries)))
+}
+
+/** Creates the archive of classes that brokers start from, if it is missing: starts and stops a first one. Brokers start without it, too. */
+export const pulsarImage = async (): Promise<void> => {
+  const libraries = await jars("pulsar")
+  await image(libraries, async (fresh) => {
+    const directory = join(fresh, "broker")
+    const writing = [`-XX:ArchiveClassesAtExit=${archiveIn(fresh)}`]
+    const first = await standalone(directory, {}, libraries, writing, rehearsalMs)
+    await first.stop()
+    rmSync(directory, { recursive: true, force: true })
+  })
+}
+
+const standalone = async (
+  directory: string,
+  options: PulsarOptions,
+  libraries: string,
+  archive: ReadonlyArray<string>,
+  stopMs?: number
+): Promise<Local & { readonly security: PulsarSecurity | undefined }> => {
   mkdirSync(directory, { recursive: true })
   const [broker = 0, web = 0, brokerTls = 0, webTls = 0] = await freePorts(4)
   const secure = options.secure === true ? security(directory, brokerTls, webTls) : undefined
@@ -52,12 +77,14 @@ export const pulsar = async (
     java(),
     ...jvm,
     ...jvmFlags(),
+    ...archive,
     "-Djava.awt.headless=true",
     "-Dio.netty.tryReflectionSetAccessible=true"
   ]
   command.push(`-Dlog4j2.configurationFile=${join(directory, "log4j2.properties")}`)
   command.push(...opened.flatMap((name) => ["--add-opens", `${name}=ALL-UNNAMED`]))
-  command.push("-cp", `${directory}:${join(libraries, "*")}`, "org.apache.pulsar.PulsarStandaloneStarter")
+  // an archive belongs to the jars that a class path begins with
+  command.push("-cp", `${join(libraries, "*")}:${directory}`, "org.apache.pulsar.PulsarStandaloneStarter")
   command.push("--config", config, "--bookkeeper-dir", join(directory, "bookkeeper"))
   command.push("--metadata-dir", join(directory, "metadata"), "-nfw", "-nss")
   let running: Running | undefined
@@ -67,7 +94,7 @@ export const pulsar = async (
     running = await run({ command, directory, log })
     await answers(running, `http://127.0.0.1:${web}`, secure?.security.token("admin"), log, from)
   }
-  const end = (signal: NodeJS.Signals) => async () => running?.end(signal)
+  const end = (signal: NodeJS.Signals, waitMs?: number) => async () => running?.end(signal, waitMs)
   try {
     await start()
   } catch (error) {
@@ -84,7 +111,7 @@ export const pulsar = async (
     },
     pid: () => (running?.alive() === true ? running.pid : undefined),
     kill: end("SIGKILL"),
-    stop: end("SIGTERM"),
+    stop: end("SIGTERM", stopMs),
     start,
     close: end("SIGKILL")
   }
