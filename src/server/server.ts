@@ -18,7 +18,7 @@ import { commands, reads } from "./aggregates/routes.ts"
 import { Appender, type Appended } from "./gateway/appender.ts"
 import { BodyMemory } from "./http/body.ts"
 import { catalogOf } from "./http/catalog.ts"
-import { clientError, refuseExpectation } from "./http/client-error.ts"
+import { answerParserErrors } from "./http/client-error.ts"
 import { changes } from "./changes/routes.ts"
 import type { ChangeSource } from "./changes/source.ts"
 import { Checker } from "./gateway/validate.ts"
@@ -42,6 +42,7 @@ import { Problem, problemBody, problemDetails, problemJson, retryAfterSeconds } 
 import type { RateLimits } from "./http/rate-limits.ts"
 import { routeMethods } from "./http/route-methods.ts"
 import { isLoopbackName, siteCheck } from "./http/site-check.ts"
+import { takeTarget, targetProblem } from "./http/target.ts"
 import {
   followTls,
   readTls,
@@ -184,7 +185,8 @@ const errorHandler =
   (error: FastifyError | Problem, request: FastifyRequest, reply: FastifyReply) => {
     const problem = problemOf(error, limits, isAggregate)
     if (problem.code === "internal_error") report(error, traceFor(request).traceId)
-    metrics.refused(problem.code)
+    // one whose client has gone is not answered, or was by the parser
+    if (!request.raw.socket.destroyed) metrics.refused(problem.code)
     // the rest of the body is not read
     if (problem.status === 408) reply.header("connection", "close")
     if (isPassing(problem.status) && takesEventsAlone(request)) {
@@ -197,9 +199,10 @@ const errorHandler =
     return answerProblem(request, reply, problem, isAggregate || (request.is404 && isAggregatePath(request)))
   }
 /** Answers a request whose path cannot be decoded: no route takes it. */
-const badUrl = (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+const badUrl = (metrics: Metrics) => (_: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
   const message = `the path ${JSON.stringify(request.url.split("?", 1)[0]!.slice(0, 200))} is not valid`
   const problem = new Problem(400, "invalid_url", message, "percent-encode its parts as UTF-8, such as %2F for a slash")
+  metrics.refused(problem.code)
   void answerProblem(request, reply, problem, isAggregatePath(request))
 }
 const answers = (app: FastifyInstance, metrics: Metrics, limits: Limits, report: Report): void => {
@@ -230,10 +233,14 @@ type Routes = (app: FastifyInstance, metrics: Metrics) => Promise<ReadonlyArray<
 const bare = (
   { logLevel = "silent", tls, trustedProxies = [] }: ServerOptions,
   limits: Limits,
+  metrics: Metrics,
   hasStreams: boolean,
   texts: TlsTexts | undefined
 ): FastifyInstance => {
+  const parserErrors = answerParserErrors(metrics)
   const http = {
+    // else Node answers a request without Host by itself, with an empty body, and one that becomes a WebSocket not at all
+    requireHostHeader: false,
     headersTimeout: limits.headersMs,
     connectionsCheckingInterval: 1_000,
     shouldUpgradeCallback: (request: IncomingMessage) => hasStreams && shouldUpgrade(request)
@@ -245,18 +252,24 @@ const bare = (
     // closing.ts answers requests while the server closes, in the same form as all other problems
     return503OnClosing: false,
     bodyLimit: limits.bodyBytes,
-    clientErrorHandler: clientError,
-    frameworkErrors: badUrl,
+    clientErrorHandler: parserErrors.clientError,
+    frameworkErrors: badUrl(metrics),
+    rewriteUrl: takeTarget,
     trustProxy: trustedProxies.length === 0 ? false : [...trustedProxies],
     // the ids of aggregates are checked by their routes; a request line is limited by Node
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 16_384 }
   } as const
-  return tls === undefined || texts === undefined
-    ? Fastify({ ...common, http })
-    : (Fastify({
-        ...common,
-        https: { ...http, ...serverOptionsOf(texts, tls, limits.headersMs) }
-      }) as unknown as FastifyInstance)
+  const app =
+    tls === undefined || texts === undefined
+      ? Fastify({ ...common, http })
+      : (Fastify({
+          ...common,
+          https: { ...http, ...serverOptionsOf(texts, tls, limits.headersMs) }
+        }) as unknown as FastifyInstance)
+  // more headers than that would be dropped, Host and Authorization among them; their bytes have a limit
+  app.server.maxHeadersCount = 0
+  parserErrors.listen(app.server)
+  return app
 }
 /** Builds a server, which does not listen yet. */
 const build = async (
@@ -268,9 +281,8 @@ const build = async (
   texts: TlsTexts | undefined
 ): Promise<Built> => {
   const { cors: origins = [], host = loopback, hosts = [], trustedProxies = [] } = options
-  const app = bare(options, limits, hasStreams, texts)
-  app.server.on("checkExpectation", refuseExpectation)
   const metrics = metricsOf(context)
+  const app = bare(options, limits, metrics, hasStreams, texts)
   // the schemas are documentation; the topics decide which events are valid
   app.setValidatorCompiler(() => () => true)
   app.decorateRequest("share", null)
@@ -278,8 +290,14 @@ const build = async (
   // the schemas of responses are documentation: an answer is never cut down to them
   app.setSerializerCompiler(() => (body) => JSON.stringify(body))
   // before all checks: it closes the connections of requests for WebSockets that these refuse
-  if (hasStreams) await acceptWebSockets(app)
+  if (hasStreams) await acceptWebSockets(app, metrics)
   const close = closerOf(app, limits.closeMs)
+  app.addHook("onRequest", (request, reply, done) => {
+    const problem = targetProblem(request)
+    // a client that sends such a request may take more of its bytes for a request than the server does
+    if (problem !== undefined) reply.header("connection", "close")
+    done(problem)
+  })
   if (isLoopbackName(host)) {
     const problemOfSite = siteCheck({ hosts, origins })
     app.addHook("onRequest", (request, _reply, done) => {

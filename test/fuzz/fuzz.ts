@@ -109,7 +109,7 @@ const problemsOf = (request: FuzzRequest, answer: RawAnswer): ReadonlyArray<stri
     if (status >= 500 && !(isBusy(response) && (!isClean || isDocumented(operation, response))))
       problems.push(`${name} was answered with ${status}`)
     if (status === 0) problems.push(`${name} was answered with what is no HTTP/1.1`)
-    if (status >= 400 && body !== "" && methods[0] !== "HEAD" && !form.test(body))
+    if (status >= 400 && methods[0] !== "HEAD" && !form.test(body))
       problems.push(`${name} was refused with ${status} in another form than a problem`)
   }
   if (cutMs !== undefined) return problems

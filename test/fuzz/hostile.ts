@@ -219,6 +219,22 @@ const requestLine = (input: HostileInput): HostileBytes => {
   const head = `${lines[i]}\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${input.body.length}\r\n\r\n`
   return one(`request line ${i}`, input, Buffer.concat([Buffer.from(head, "latin1"), input.body]))
 }
+const hosts = (input: HostileInput): HostileBytes => {
+  const { body, method, target } = input
+  const heads = [
+    `${method} ${target} HTTP/1.1`,
+    `${method} http://localhost${target} HTTP/1.1`,
+    `${method} http://attacker.example${target} HTTP/1.1\r\nHost: localhost`,
+    `${method} http://localhost@attacker.example${target} HTTP/1.1\r\nHost: localhost`,
+    `${method} https://localhost${target} HTTP/1.1\r\nHost: localhost`,
+    `${method} ${target} HTTP/1.1\r\nHost:`,
+    `${method} ${target} HTTP/1.1\r\nHost: localhost\r\nHost: localhost`,
+    `${method} ${target} HTTP/1.1\r\nHost: attacker.example`
+  ]
+  const i = input.number % heads.length
+  const head = `${heads[i]}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`
+  return one(`host ${i}`, input, Buffer.concat([Buffer.from(head, "latin1"), body]))
+}
 const versions = (input: HostileInput): HostileBytes => {
   const version = pick(
     [
@@ -325,6 +341,7 @@ export const hostileForms: ReadonlyArray<HostileForm> = [
   lineEnds,
   headers,
   requestLine,
+  hosts,
   versions,
   noHttp,
   pipeline,

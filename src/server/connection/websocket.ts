@@ -4,7 +4,9 @@ import type { Socket } from "node:net"
 import type { FastifyInstance } from "fastify"
 import type { WebSocket } from "ws"
 import { endWith } from "../http/client-error.ts"
+import type { Metrics } from "../http/metrics.ts"
 import { Problem } from "../http/problem.ts"
+import { pathOfTarget } from "../http/target.ts"
 import { type Connection, drainedOf, endMs, type EndOfStream, type StreamMessage } from "./connection.ts"
 
 /** Bytes of a message of a client: it has nothing to say. */
@@ -43,8 +45,11 @@ const streams = /^\/v1\/(?:alerts|topics\/[^/?]+\/stream|views\/[^/?]+\/changes)
  * Whether a request asks for a WebSocket of a stream. Any other upgrade, as that of HTTP/2 by Java's client, is ignored: the request is
  * answered as one without it. Runtimes before Node 22.21 do not ask.
  */
-export const shouldUpgrade = ({ headers, method, url = "" }: IncomingMessage): boolean =>
-  method === "GET" && headers.upgrade?.toLowerCase() === "websocket" && streams.test(url) && isDecodable(url)
+export const shouldUpgrade = ({ headers, method, url = "" }: IncomingMessage): boolean => {
+  if (method !== "GET" || headers.upgrade?.toLowerCase() !== "websocket") return false
+  const path = pathOfTarget(url)
+  return streams.test(path) && isDecodable(path)
+}
 /** Whether Fastify can decode a path: it answers others without the hooks that close the connection. */
 const isDecodable = (url: string): boolean => {
   try {
@@ -55,7 +60,7 @@ const isDecodable = (url: string): boolean => {
 }
 
 /** Lets the routes of a server that are added later take WebSockets, by `wsHandler`. */
-export const acceptWebSockets = async (app: FastifyInstance): Promise<void> => {
+export const acceptWebSockets = async (app: FastifyInstance, metrics: Metrics): Promise<void> => {
   const options = {
     maxPayload: mostBytes,
     perMessageDeflate: false,
@@ -74,6 +79,7 @@ export const acceptWebSockets = async (app: FastifyInstance): Promise<void> => {
   app.websocketServer.on("wsClientError", ({ message }, socket) => {
     const advice = `connect with a WebSocket client, version ${webSocketVersion} of the protocol`
     const problem = new Problem(400, "invalid_request", message, advice)
+    metrics.refused(problem.code)
     endWith(socket as Socket, problem, [`Sec-WebSocket-Version: ${webSocketVersion}`])
   })
 }

@@ -25,7 +25,6 @@ const onceHeaders: ReadonlySet<string> = new Set([
   "authorization",
   "content-encoding",
   "content-type",
-  "host",
   "idempotency-key",
   "if-match",
   "last-event-id",

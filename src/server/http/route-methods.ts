@@ -47,10 +47,10 @@ export const routeMethods = (app: FastifyInstance, isStarting: boolean): RouteMe
     routes.set(url, route)
     for (const one of [method].flat()) route.methods.add(one.toUpperCase())
   })
-  /** The value of `Allow`; undefined if the path has no route. */
+  /** The value of `Allow`; undefined if the path has no route. `*` means the whole server. */
   const allowed = (path: string): string | undefined => {
     const found = [...routes.values()]
-      .filter(({ pattern }) => pattern.test(path))
+      .filter(({ pattern }) => path === "*" || pattern.test(path))
       .flatMap(({ methods }) => Array.from(methods))
     return found.length === 0 ? undefined : [...new Set([...found, "OPTIONS"])].toSorted().join(", ")
   }

@@ -5,7 +5,7 @@ import { Problem } from "./problem.ts"
 
 /** What a server on a loopback address accepts beside requests to loopback names and from its own pages. */
 export interface SiteCheckOptions {
-  /** Further names in the Host header, for example of a reverse proxy on this machine. Without ports. */
+  /** Further names that requests may be for, for example of a reverse proxy on this machine. Without ports. */
   readonly hosts: ReadonlyArray<string>
   /** The origins whose pages may call the server. */
   readonly origins: ReadonlyArray<string>
@@ -44,7 +44,7 @@ const refusedHost = (header: string): Problem =>
   new Problem(
     421,
     "unknown_host",
-    `the Host header is ${JSON.stringify(header)}; this server on a loopback address answers to loopback names only`,
+    `the request is for the host ${JSON.stringify(header)}; this server on a loopback address answers to loopback names only`,
     "call it as http://127.0.0.1 or http://localhost, or list the name in MILLRACE_HTTP_HOSTS"
   )
 
@@ -57,8 +57,8 @@ const refusedSite = (from: string): Problem =>
   )
 
 /**
- * The check of a server on a loopback address. It returns the `Problem` of a request, or undefined if the request is accepted: 421 for a Host
- * header that is not a loopback name (a name that a foreign name server resolves to 127.0.0.1), 403 for a page of another origin by Origin or
+ * The check of a server on a loopback address. It returns the `Problem` of a request, or undefined if the request is accepted: 421 for a host, of the
+ * target or of the Host header, that is not a loopback name (a name that a foreign name server resolves to 127.0.0.1), 403 for a page of another origin by Origin or
  * Sec-Fetch-Site. Programs send neither of these two. `protocol`: with which the client called, for the port that it leaves out. Links from other sites to a page, as to /docs, work.
  */
 export const siteCheck = ({ hosts, origins }: SiteCheckOptions) => {
