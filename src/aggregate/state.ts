@@ -122,6 +122,9 @@ export const evolved = <State>(
   state: State,
   event: never
 ): State => made(aggregate, "evolve", recorded, () => aggregate.evolve(state, event))
+/** The subjects of an event of a stream. Throws `AggregateFailed`. */
+export const subjectsIn = (aggregate: Aggregate.Any, recorded: RecordedEvent, event: never): ReadonlyArray<string> =>
+  made(aggregate, "subject", recorded, () => aggregate.subjectsOf(event, recorded))
 /** The state after more events. Throws `UnreadableEvent` and `AggregateFailed`. */
 export const foldEvents = <State>(
   aggregate: Aggregate.Any,
@@ -132,8 +135,7 @@ export const foldEvents = <State>(
   const subjects = new Set(from.subjects)
   for (const recorded of events) {
     const event = decodeEvent<never>(aggregate, recorded)
-    for (const subject of made(aggregate, "subject", recorded, () => aggregate.subjectsOf(event, recorded)))
-      subjects.add(subject)
+    for (const subject of subjectsIn(aggregate, recorded, event)) subjects.add(subject)
     state = evolved(aggregate, recorded, state, event)
   }
   return { ...from, state, version: events.at(-1)?.version ?? from.version, subjects }

@@ -3,13 +3,15 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { PostgresSubjectKeys } from "../postgres/store/subject-keys.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
-import { eraseSubject, type Erasure, exportSubject as exportedEvents } from "../system/erasure.ts"
+import { eraseSubject, type Erasure } from "../system/erasure.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openEventsOfCommand } from "../system/open-event-store.ts"
-import { usageError } from "./command-failure.ts"
+import { exportSubject as exported, type LeftOut, type SubjectEvent } from "../system/subject-export.ts"
+import { CommandFailed, usageError } from "./command-failure.ts"
 import { loadApplication } from "./config.ts"
 import { print } from "./print.ts"
 import { counted } from "../text/counted.ts"
+import { shown } from "../text/text.ts"
 
 /** What both commands are given. */
 interface SubjectFlags {
@@ -76,23 +78,35 @@ const textOf = ({ aggregates, keys, snapshots, subject, tenants, unaware }: Eras
   return lines.join("\n")
 }
 
-/** Prints all events about a subject, one JSON object a line. */
+const eventLine = ({ aggregate, appendedAt, event, eventTime, stream, tenant, version }: SubjectEvent): string =>
+  JSON.stringify({
+    aggregate,
+    stream,
+    version,
+    ...(tenant !== undefined && { tenant }),
+    event_time: new Date(eventTime).toISOString(),
+    appended_at: new Date(appendedAt).toISOString(),
+    event
+  })
+const leftOutText = ({ aggregate, events, reason, stream }: LeftOut): string =>
+  `  ${aggregate} ${shown(stream)}: ${events === undefined ? "all events" : counted(events, "event")}: ${reason}`
+/**
+ * Prints all events about a subject, one JSON object a line. What cannot be exported is named in a last line, and on standard error; then the
+ * command fails.
+ */
 export const exportSubject = Effect.fnUntraced(function* (flags: SubjectFlags) {
   const context = yield* open(flags)
-  yield* exportedEvents(context, flags.subject, flags).pipe(
-    Stream.runForEach(({ aggregate, appendedAt, event, eventTime, stream, tenant, version }) =>
-      print(
-        JSON.stringify({
-          aggregate,
-          stream,
-          version,
-          ...(tenant !== undefined && { tenant }),
-          event_time: new Date(eventTime).toISOString(),
-          appended_at: new Date(appendedAt).toISOString(),
-          event
-        })
-      )
-    )
+  const leftOut: Array<LeftOut> = []
+  yield* exported(context, flags.subject, flags).pipe(
+    Stream.runForEach((part) => {
+      if (part._tag === "Event") return print(eventLine(part.event))
+      return Effect.sync(() => void leftOut.push(part.leftOut))
+    })
   )
-  return 0
+  if (leftOut.length === 0) return 0
+  yield* print(JSON.stringify({ partial: true, left_out: leftOut }))
+  return yield* new CommandFailed({
+    message: `the export is partial; events were left out of ${counted(leftOut.length, "stream")}:\n${leftOut.map(leftOutText).join("\n")}`,
+    try: "correct the declarations, and run the command again"
+  })
 })

@@ -1,14 +1,11 @@
-// Erases the personal data of a subject, tells projections of it, and exports what is stored about a subject.
+// Erases the personal data of a subject, and tells projections of it.
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
-import { Aggregate, type HistoryEvent } from "../aggregate/aggregate.ts"
-import { EventStore } from "../aggregate/event-store.ts"
+import type { EventStore } from "../aggregate/event-store.ts"
+import type { Aggregate } from "../model/aggregate.ts"
 import { type ErasedSubject, subjectTag, type SubjectKeys } from "../erasure/subject-keys.ts"
-import { nameProblem } from "../log/acceptable.ts"
-import { aggregatesOf, type Application } from "../model/application.ts"
+import type { Application } from "../model/application.ts"
 import { erasedEvent, Erasures } from "../model/erasures.ts"
 import type { EventType } from "../model/event.ts"
-import { invalidOption } from "../model/options.ts"
 import { givenFor } from "../model/fields.ts"
 import type { Writable } from "../model/handler.ts"
 import { hasPersonalFields } from "../model/personal.ts"
@@ -17,6 +14,7 @@ import type { Sql } from "../postgres/client/client.ts"
 import { run } from "../postgres/store/run.ts"
 import { shown } from "../text/text.ts"
 import { SharedSubject } from "./errors.ts"
+import { apart, assertSubject, placesOf, type TenantChoice, tenantsOf, tenantsText } from "./subject-places.ts"
 
 /** What erasure and export work with. */
 export interface ErasureContext {
@@ -40,21 +38,6 @@ export interface Erasure extends ErasedSubject {
    * or let them handle the event.
    */
   readonly unaware: ReadonlyArray<string>
-}
-
-/** For which tenants a subject is erased or exported. With neither it must not have events of several. */
-export interface TenantChoice {
-  /** The tenant whose events they are. */
-  readonly tenant?: string | undefined
-  /** Whether those of all tenants are meant. */
-  readonly allTenants?: boolean
-}
-
-const assertSubject = (subject: string) => {
-  const problem = nameProblem(subject)
-  if (problem !== undefined || subject.length > 1_000)
-    return Effect.fail(invalidOption("subject", subject, "it must be a text of 1 to 1,000 characters without NUL"))
-  return Effect.void
 }
 
 /**
@@ -121,27 +104,6 @@ export const announceErasures = Effect.fnUntraced(function* (
   }
 })
 
-/** Where events about a subject are: each stream, with each tenant that they have there. */
-const placesOf = (sql: Sql, subject: string) =>
-  run(
-    "find the events of a subject",
-    // the text of `meta` as the view log_record reads it: json has no form for some escapes
-    () => sql<Array<{ aggregate: string; stream: string; tenant: string | null }>>`
-    select distinct t.name as aggregate, b.entity as stream, r.m ->> 3 as tenant
-    from millrace.log_batch b join millrace.log_topic t using (topic_id)
-    cross join lateral json_array_elements((case when b.meta ~* '\\\\u(0000|d[89a-f])'
-      then regexp_replace(b.meta, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u(0000|d[89a-f]..)', '\\1\\\\\\\\u\\2', 'gi')
-      else b.meta end)::json) as r (m)
-    where b.tags && array[${subjectTag(subject)}::text] and b.tags is not null order by 1, 2, 3`
-  )
-type Place = Effect.Success<ReturnType<typeof placesOf>>[number]
-const tenantsOf = (places: ReadonlyArray<Place>) => [...new Set(places.map(({ tenant }) => tenant))].toSorted(byName)
-/** No tenant comes first. */
-const byName = (a: string | null, b: string | null) => ((a ?? "") < (b ?? "") ? -1 : 1)
-const tenantsText = (tenants: ReadonlyArray<string | null>) =>
-  tenants.map((tenant) => (tenant === null ? "no tenant" : shown(tenant))).join(", ")
-const apart = "`subject` can put the tenant into the name, which keeps tenants apart"
-
 /** Fails if the events about a subject are of several tenants and not all are meant, or if none is of the tenant that is meant: all share one key. */
 const assertErased = (subject: string, found: ReadonlyArray<string | null>, { allTenants, tenant }: TenantChoice) => {
   if (allTenants === true) return Effect.void
@@ -161,15 +123,6 @@ const assertErased = (subject: string, found: ReadonlyArray<string | null>, { al
     })
   )
 }
-const assertExported = (subject: string, found: ReadonlyArray<string | null>, { allTenants, tenant }: TenantChoice) =>
-  allTenants === true || tenant !== undefined || found.length < 2
-    ? Effect.void
-    : Effect.fail(
-        new SharedSubject({
-          message: `the events about ${shown(subject)} are of several tenants: ${tenantsText(found)}`,
-          try: `--tenant TENANT, or --all-tenants; ${apart}`
-        })
-      )
 
 /** Whether a projection's handlers react to erasures; one function for all events may do so. */
 const handlesErasures = ({ handle, sources }: Projection.Any): boolean => {
@@ -235,44 +188,3 @@ export const eraseSubject = Effect.fnUntraced(function* (
     unaware: unawareOf(context.application, new Set(found.keys()))
   } satisfies Erasure
 })
-
-/** An event about a subject. */
-export interface SubjectEvent extends HistoryEvent<unknown> {}
-/**
- * All events about a subject, by aggregate and stream; in each stream in the order of their versions. Erased fields are redacted. Fails with
- * `SharedSubject` if they are of several tenants and the choice names none.
- */
-export const exportSubject = (
-  { application, eventStore, sql }: Pick<ErasureContext, "application" | "eventStore" | "sql">,
-  subject: string,
-  choice: TenantChoice = {}
-) =>
-  Stream.unwrap(
-    Effect.gen(function* () {
-      yield* assertSubject(subject)
-      const aggregates = new Map(aggregatesOf(application).map((aggregate) => [aggregate.name, aggregate]))
-      const places = yield* placesOf(sql, subject)
-      yield* assertExported(subject, tenantsOf(places), choice)
-      const { tenant } = choice
-      const isMeant = (given: string | undefined) => tenant === undefined || given === tenant
-      const streams = new Map(
-        places
-          .filter((place) => isMeant(place.tenant ?? undefined))
-          .map(({ aggregate, stream }) => [JSON.stringify([aggregate, stream]), { name: aggregate, stream }])
-      )
-      return Stream.fromIterable(streams.values()).pipe(
-        Stream.flatMap(({ name, stream }) => {
-          const aggregate = aggregates.get(name)
-          // an aggregate that the application no longer declares cannot be decoded
-          if (aggregate === undefined) return Stream.empty
-          return Aggregate.history(aggregate, stream).pipe(
-            Stream.filter(
-              (recorded) =>
-                isMeant(recorded.tenant) && aggregate.subjectsOf(recorded.event as never, recorded).includes(subject)
-            )
-          )
-        }),
-        Stream.provideService(EventStore, eventStore)
-      )
-    })
-  )

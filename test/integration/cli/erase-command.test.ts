@@ -122,6 +122,32 @@ test("on a stopped system subjects are erased, and rebuilt projections have reda
   }
 }, 90_000)
 
+test("an export leaves out what the application cannot read, names it, and fails", async () => {
+  for (const id of ["t7", "t8"]) {
+    const sent = await millrace("aggregate", "send", "ticket", id, "note", "customer_id=eva", "note=private-note")
+    expect([sent.code, sent.errors]).toEqual([0, ""])
+  }
+  const { code, errors, output } = await Effect.runPromise(
+    run({ ...keyed, BROKEN_TICKET: "t7" }, "export", "eva", ...place)
+  )
+  expect(code).toBe(1)
+  const lines = output
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+  expect(lines).toMatchObject([
+    { aggregate: "ticket", stream: "t8", event: { note: "private-note" } },
+    { partial: true, left_out: [{ aggregate: "ticket", stream: "t7", events: 1 }] }
+  ])
+  expect(errors).toContain("millrace: the export is partial; events were left out of 1 stream:")
+  expect(errors).toMatch(
+    / {2}ticket "t7": 1 event: event 1 of type ticket\.noted has no subject: `subject` threw Error/
+  )
+  expect(errors).toContain("try: correct the declarations, and run the command again")
+  expect(errors + output).not.toContain("the ticket has no customer")
+  expect((await exported("eva")).map(({ aggregate }) => aggregate)).toEqual(["ticket", "ticket"])
+}, 60_000)
+
 test("a system does not start with a wrong, missing or malformed key of keys, and says what to set", async () => {
   const sent = await millrace("aggregate", "send", "customer", "eve", "register", "email=private-eve@example.org")
   expect([sent.code, sent.errors]).toEqual([0, ""])

@@ -7,7 +7,8 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Aggregate, Application, Event, EventStore, Personal } from "../../../src/index.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
-import { eraseSubject, exportSubject } from "../../../src/system/erasure.ts"
+import { eraseSubject } from "../../../src/system/erasure.ts"
+import { exportSubject } from "../../../src/system/subject-export.ts"
 import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
 import { openSystem } from "../../../src/system/system.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
@@ -23,13 +24,14 @@ const Moved = Event.make("customer.moved", {
   customer_id: Schema.String,
   city: Personal(Schema.String, { redacted: "?" })
 })
-/** The aggregate, with subjects of these names. */
+/** The aggregate, with subjects of these names, and another declaration of its events. */
 const customerOf = (
-  subject: (event: { readonly customer_id: string }, about: { readonly tenant: string | undefined }) => string
+  subject: (event: { readonly customer_id: string }, about: { readonly tenant: string | undefined }) => string,
+  moved = Moved
 ) =>
   Aggregate.make({
     name: "customer",
-    events: [Moved],
+    events: [moved],
     commands: { move: { customer_id: Schema.String, city: Schema.String } },
     state: Schema.Struct({ city: Schema.String }),
     initial: { city: "" },
@@ -55,6 +57,14 @@ const eventually = (query: Effect.Effect<ReadonlyArray<unknown>, unknown>, count
     while ((yield* query).length !== count) yield* Effect.sleep(20)
   })
 const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
+/** The events of an export that is complete. */
+const exported = (...args: Parameters<typeof exportSubject>) =>
+  Effect.map(Stream.runCollect(exportSubject(...args)), (parts) =>
+    parts.map((part) => {
+      assert.strictEqual(part._tag, "Event")
+      return (part as Extract<typeof part, { readonly _tag: "Event" }>).event
+    })
+  )
 const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body()), 60_000)
 
@@ -83,7 +93,7 @@ describe("Personal data", () => {
       const none = yield* Effect.flip(eraseSubject(context, "c3", "asked", { tenant: acme }))
       assert.include(none.message, "there is none")
       const found = (choice: { readonly tenant?: string; readonly allTenants?: boolean }) =>
-        Effect.map(Stream.runCollect(exportSubject(context, "c2", choice)), (all) => all.map(({ version }) => version))
+        Effect.map(exported(context, "c2", choice), (all) => all.map(({ version }) => version))
       assert.strictEqual((yield* Effect.flip(found({})))._tag, "SharedSubject")
       assert.deepStrictEqual(yield* found({ tenant: acme }), [2])
       assert.deepStrictEqual(yield* found({ allTenants: true }), [1, 2, 3])
@@ -111,10 +121,74 @@ describe("Personal data", () => {
       yield* eraseSubject(apart, "a/c9", "asked")
       yield* as("b", "c9", move("c9", "Jura"), Apart)
       assert.strictEqual((yield* Effect.flip(as("a", "c9", move("c9", "Jura"), Apart)))._tag, "SubjectErased")
-      const cities = yield* Stream.runCollect(exportSubject(apart, "b/c9"))
+      const cities = yield* exported(apart, "b/c9")
       assert.deepStrictEqual(
         cities.map(({ event }) => (event as { readonly city?: string }).city),
         ["Uri", "Chur", "Zug", "Biel", "Jura"]
+      )
+    }))
+
+  test("is exported but for what cannot be read, whose streams are named", () =>
+    Effect.gen(function* () {
+      const { eventStore, sql } = yield* system
+      const context = { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
+      const shared = customerOf(() => "p")
+      for (const id of ["c1", "c2", "c3"])
+        for (const city of ["Bern", "Uri", "Zug"])
+          yield* Effect.provideService(Aggregate.execute(shared, id, move(id, city)), EventStore, eventStore)
+      /** What an application with these aggregates exports: the versions of each stream, and what it left out. */
+      const exportedBy = (...aggregates: ReadonlyArray<Aggregate.Any>) =>
+        Effect.map(
+          Stream.runCollect(exportSubject({ ...context, application: { ...application, aggregates } as never }, "p")),
+          (parts) => ({
+            events: parts.flatMap((part) =>
+              part._tag === "Event" ? [`${part.event.stream} ${part.event.version}`] : []
+            ),
+            left: parts.flatMap((part) => (part._tag === "LeftOut" ? [part.leftOut] : []))
+          })
+        )
+
+      const throwing = customerOf(({ customer_id }) => {
+        if (customer_id === "c2") throw new Error("secret-customer")
+        return "p"
+      })
+      const thrown = yield* exportedBy(throwing)
+      assert.deepStrictEqual(thrown.events, ["c1 1", "c1 2", "c1 3", "c3 1", "c3 2", "c3 3"])
+      assert.deepStrictEqual(
+        thrown.left.map(({ aggregate, events, stream }) => ({ aggregate, stream, events })),
+        [{ aggregate: "customer", stream: "c2", events: 3 }]
+      )
+      assert.match(thrown.left[0]!.reason, /^event 1 of type customer\.moved has no subject: `subject` threw Error: /)
+      // it may quote what is personal
+      assert.notInclude(thrown.left[0]!.reason, "secret-customer")
+
+      // an event that does not fit its type is left out alone
+      const narrow = Event.make("customer.moved", {
+        customer_id: Schema.String,
+        city: Personal(Schema.Literals(["Bern", "Zug"]), { redacted: "Bern" })
+      })
+      const unreadable = yield* exportedBy(customerOf(() => "p", narrow as never))
+      assert.deepStrictEqual(unreadable.events, ["c1 1", "c1 3", "c2 1", "c2 3", "c3 1", "c3 3"])
+      assert.deepStrictEqual(
+        unreadable.left.map(({ events, stream }) => [stream, events]),
+        [
+          ["c1", 1],
+          ["c2", 1],
+          ["c3", 1]
+        ]
+      )
+      assert.match(unreadable.left[0]!.reason, /^event 2 of type customer\.moved cannot be read: /)
+      assert.notInclude(unreadable.left[0]!.reason, "Uri")
+
+      const none = yield* exportedBy()
+      assert.deepStrictEqual(none.events, [])
+      assert.deepStrictEqual(
+        none.left.map(({ events, reason, stream }) => [stream, events, reason]),
+        ["c1", "c2", "c3"].map((id) => [
+          id,
+          undefined,
+          "the application has no aggregate customer, which could read them"
+        ])
       )
     }))
 })

@@ -19,7 +19,8 @@ import {
 import { shapeOf } from "../../../src/aggregate/state.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { diff } from "../../../src/system/diff.ts"
-import { eraseSubject, exportSubject } from "../../../src/system/erasure.ts"
+import { eraseSubject } from "../../../src/system/erasure.ts"
+import { exportSubject } from "../../../src/system/subject-export.ts"
 import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
 import { promote } from "../../../src/system/promote.ts"
 import { beginRebuild, rebuild } from "../../../src/system/rebuild.ts"
@@ -178,6 +179,14 @@ const register = (id: string, email = `${id}@example.org`) =>
   ({ type: "register", customer_id: id, email, plan: "gold" }) as const
 const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
 
+/** The events of an export that is complete. */
+const exported = (...args: Parameters<typeof exportSubject>) =>
+  Effect.map(Stream.runCollect(exportSubject(...args)), (parts) =>
+    parts.map((part) => {
+      assert.strictEqual(part._tag, "Event")
+      return (part as Extract<typeof part, { readonly _tag: "Event" }>).event
+    })
+  )
 const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body()), 60_000)
 
@@ -303,9 +312,9 @@ describe("Personal data", () => {
       yield* execute(context.eventStore, "eve", move("eve", "Rom"))
       const { state } = yield* Effect.provideService(Aggregate.load(Customer, "eve"), EventStore, eventStore)
       assert.deepStrictEqual(state, { email: "[erased]", city: "Rom", moves: 2 })
-      const exported = yield* Stream.runCollect(exportSubject(context, "eve"))
+      const events = yield* exported(context, "eve")
       assert.deepStrictEqual(
-        exported.map(({ event, version }) => ({ event, version })),
+        events.map(({ event, version }) => ({ event, version })),
         [
           {
             version: 1,
@@ -334,7 +343,7 @@ describe("Personal data", () => {
         // after the erasure has returned, nothing more is sealed
         const late = yield* Effect.flip(execute(eventStore, id, move(id, "late")))
         assert.strictEqual(late._tag, "SubjectErased")
-        const events = yield* Stream.runCollect(exportSubject(context, id))
+        const events = yield* exported(context, id)
         assert.strictEqual(events.length, 1 + exits.filter(Exit.isSuccess).length)
         for (const { event } of events) {
           const { city = "?", email = "[erased]" } = event as { readonly city?: string; readonly email?: string }
