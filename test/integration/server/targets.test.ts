@@ -26,15 +26,18 @@ const opened = (port = server.port): Socket => {
 const send = async (text: string, port?: number): Promise<Told> => {
   const socket = opened(port)
   let answer = ""
-  let isClosed = false
   socket.setEncoding("latin1").on("data", (part: string) => (answer += part))
-  socket.once("close", () => (isClosed = true))
   socket.write(text, "latin1")
   const until = performance.now() + 10_000
-  for (let quiet = 0; !isClosed && performance.now() < until && quiet < 15; await setTimeout(10))
+  for (let quiet = 0; !socket.closed && performance.now() < until && quiet < 15; await setTimeout(10))
     quiet = answer.includes("\r\n\r\n") ? quiet + 1 : 0
   const [head = "", ...rest] = answer.split("\r\n\r\n")
-  return { status: Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]), head, body: rest.join("\r\n\r\n"), isClosed }
+  return {
+    status: Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]),
+    head,
+    body: rest.join("\r\n\r\n"),
+    isClosed: socket.closed
+  }
 }
 const codeOf = ({ body }: Told) =>
   (JSON.parse(body) as { readonly error: { readonly code: string; readonly try: string } }).error.code

@@ -12,6 +12,7 @@ import { exportSubject } from "../../../src/system/subject-export.ts"
 import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
 import { openSystem } from "../../../src/system/system.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
+import { exported } from "../../support/exported.ts"
 
 const scope = Scope.makeUnsafe()
 let url: string
@@ -57,14 +58,6 @@ const eventually = (query: Effect.Effect<ReadonlyArray<unknown>, unknown>, count
     while ((yield* query).length !== count) yield* Effect.sleep(20)
   })
 const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
-/** The events of an export that is complete. */
-const exported = (...args: Parameters<typeof exportSubject>) =>
-  Effect.map(Stream.runCollect(exportSubject(...args)), (parts) =>
-    parts.map((part) => {
-      assert.strictEqual(part._tag, "Event")
-      return (part as Extract<typeof part, { readonly _tag: "Event" }>).event
-    })
-  )
 const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body()), 60_000)
 

@@ -5,7 +5,6 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import {
   Aggregate,
   Application,
@@ -20,12 +19,12 @@ import { shapeOf } from "../../../src/aggregate/state.ts"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { diff } from "../../../src/system/diff.ts"
 import { eraseSubject } from "../../../src/system/erasure.ts"
-import { exportSubject } from "../../../src/system/subject-export.ts"
 import { openEventsOfCommand } from "../../../src/system/open-event-store.ts"
 import { promote } from "../../../src/system/promote.ts"
 import { beginRebuild, rebuild } from "../../../src/system/rebuild.ts"
 import { openSystem, runProjections } from "../../../src/system/system.ts"
 import { databaseOn, server } from "../../support/postgres.ts"
+import { exported } from "../../support/exported.ts"
 
 const scope = Scope.makeUnsafe()
 let url: string
@@ -179,14 +178,6 @@ const register = (id: string, email = `${id}@example.org`) =>
   ({ type: "register", customer_id: id, email, plan: "gold" }) as const
 const move = (id: string, city: string) => ({ type: "move", customer_id: id, city }) as const
 
-/** The events of an export that is complete. */
-const exported = (...args: Parameters<typeof exportSubject>) =>
-  Effect.map(Stream.runCollect(exportSubject(...args)), (parts) =>
-    parts.map((part) => {
-      assert.strictEqual(part._tag, "Event")
-      return (part as Extract<typeof part, { readonly _tag: "Event" }>).event
-    })
-  )
 const test = (title: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body()), 60_000)
 
