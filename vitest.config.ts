@@ -2,9 +2,9 @@
 import { readFileSync } from "node:fs"
 import { availableParallelism, tmpdir } from "node:os"
 import { join, relative } from "node:path"
-import { configDefaults, defineConfig } from "vitest/config"
+import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
-import { onNodeOnly } from "./test/deno.ts"
+import { onDeno } from "./test/deno.ts"
 
 const tests = join(import.meta.dirname, "test")
 /** Seconds that files took when they were last recorded (`scripts/durations.mjs`); one that is not listed took less than five. */
@@ -22,15 +22,14 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Patterns of the files that Deno leaves to Node. */
-const leftToNode = Object.keys(onNodeOnly).map((path) =>
-  path.endsWith(".test.ts") ? `test/${path}` : `test/${path}/**`
+/** Patterns of the files that run on Deno. */
+const alsoOnDeno = Object.keys(onDeno).map((path) =>
+  path.endsWith(".test.ts") ? `test/${path}` : `test/${path}/**/*.test.ts`
 )
 
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    exclude: [...configDefaults.exclude, ...("Deno" in globalThis ? leftToNode : [])],
+    include: "Deno" in globalThis ? alsoOnDeno : ["test/**/*.test.ts"],
     reporters: ["default", "./test/support/skipped-reporter.ts"],
     globalSetup: ["./test/support/expected-parts.ts", "./test/support/remove-image.ts"],
     pool: "forks",

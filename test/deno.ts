@@ -1,82 +1,77 @@
-// The test files and folders that run on Node alone, each with the reason why Deno cannot change their outcome.
+// The test files that run on Deno, too, each with what a runtime can change in it.
 //
-// Everything else runs on both runtimes: whatever opens sockets or streams, starts processes, handles signals, compresses, encrypts, serves
-// HTTP or loads the native client. Each adapter keeps its contract suite, its suites of faults and one suite of the whole on Deno.
+// All others run on Node alone: their outcome follows from logic, from statements of SQL and from what brokers answer, which are the same for
+// both runtimes. A file belongs here if nothing in this list uses the same part of a runtime. Each adapter has its contract suite, a suite of
+// faults and one of the whole.
 
-/** Paths in `test/`, and why their outcome does not depend on the runtime. */
-export const onNodeOnly: Readonly<Record<string, string>> = {
-  "generated-client": "the client is generated and compiled by npm programs",
-  "layering.test.ts": "reads the imports of the source",
-  "reference.test.ts": "compares pages with the text of the source",
-  "types/docstrings.test.ts": "asks the TypeScript compiler; the examples import the same names on both runtimes",
-  "types/mistakes.test.ts": "runs the TypeScript compiler; `deno task check` checks the same file",
-  "fault/aggregates": "the harness's processes run on Node; the contract of the event store runs on Deno",
-  "fault/dedupe.test.ts": "the engine's logic on PostgreSQL; flights.test.ts runs the same engine on Deno",
-  "fault/poison.test.ts": "the engine's logic on PostgreSQL",
-  "fault/shared-rows.test.ts": "locks of PostgreSQL",
-  "integration/bridge/dlq-bridge.test.ts":
-    "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",
-  "integration/bridge/fault.test.ts":
-    "faults in processes at named points; outage.test.ts kills both brokers under a bridge on Deno",
-  "integration/bridge/refusals.test.ts": "what brokers refuse",
-  "integration/cli/rebuild.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
-  "integration/cli/rebuild-until.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
-  "integration/cli/rebuild-keys.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
-  "integration/cli/changing-projections.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
-  "integration/cli/aggregate-command.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno, server/aggregates.test.ts the same commands over HTTP",
-  "integration/cli/changing-application.test.ts":
-    "what npx and a shell print; drain.test.ts has processes and signals on Deno",
-  "integration/cli/first-application.test.ts":
-    "what npx and a shell print; ingest.test.ts runs the same commands on Deno",
-  "integration/cli/rebuilt-policy.test.ts":
-    "the engine's logic on PostgreSQL; drain.test.ts has processes and signals on Deno",
-  "integration/cli/topics.test.ts": "what a broker makes of topics; drain.test.ts runs commands on Kafka on Deno",
-  "integration/console": "a browser's view of HTTP routes that run on Deno, too",
-  "integration/dead-letter/dead-letters.test.ts": "the engine's logic on PostgreSQL",
-  "integration/dead-letter/foreign-retry.test.ts": "the engine's logic on PostgreSQL",
-  "integration/dead-letter/late-retry.test.ts": "the engine's logic on PostgreSQL",
-  "integration/dead-letter/dlq-fanout.test.ts":
-    "dead letters of brokers' answers; dlq.test.ts runs the same commands on Deno",
-  "integration/kafka/halts.test.ts": "what a broker answers about topics that are gone",
-  "integration/kafka/relay/positions.test.ts": "what a broker answers about offsets",
-  "integration/kafka/rebuild-parts.test.ts": "the engine's logic; system.test.ts runs on Deno",
-  "integration/kafka/replay.test.ts": "the engine's logic; system.test.ts runs on Deno",
-  "integration/kafka/topics.test.ts": "what a broker makes of topics",
-  "integration/postgres/client/migrate.test.ts": "statements of SQL",
-  "integration/postgres/events": "statements of SQL; the contract of the event store runs on Deno",
-  "integration/postgres/relay/relay.test.ts": "statements of SQL; its faults run on Deno",
-  "integration/postgres/store": "statements of SQL; client.test.ts has the connection, which is the same for all",
-  "integration/pulsar/relay/halts.test.ts": "what a broker remembers of producers; relay.test.ts runs on Deno",
-  "integration/pulsar/relay/undeclared.test.ts": "what a broker answers about tenants that are not declared",
-  "integration/pulsar/tenants.test.ts": "what a broker makes of tenants",
-  "integration/runner/halted.test.ts": "errors of SQL, and what the engine does with them",
-  "integration/runner/lookup-dead-letters.test.ts": "the engine's logic on PostgreSQL",
-  "integration/runner/lookups.test.ts": "the engine's logic on PostgreSQL",
-  "integration/runner/poison-application.test.ts": "the engine's logic on PostgreSQL",
-  "integration/runner/projection.test.ts": "the engine's logic on PostgreSQL",
-  "integration/runner/replay.test.ts": "the engine's logic on PostgreSQL",
-  "integration/server/fuzz.test.ts":
-    "bytes that are no HTTP, which Node's parser refuses; malformed.test.ts has malformed events, which the project refuses",
-  "integration/server/resets.test.ts":
-    "counts what Node's event loop and collector hold; untrusted.test.ts resets connections on Deno",
-  "integration/stack": "the launcher of the services; every suite on Deno that needs one starts it there",
-  "integration/system/promote.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/changed-sources.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/promote-killed.test.ts": "processes of a patched copy run on Node",
-  "integration/system/rebuilt-chains.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/random-versions.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/rebuild.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/rebuild-until.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/rebuild-from.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/rebuild-keys.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/corrections.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/diff.test.ts": "statements of SQL; cli/diff-command.test.ts runs the command on Deno",
-  "integration/system/reenrich.test.ts": "the engine's logic on PostgreSQL",
-  "integration/system/status.test.ts": "statements of SQL; cli/roles.test.ts runs the processes on Deno",
-  "unit/cli/stray-errors.test.ts": "how Node ends a process with an error that nothing catches"
+/** Paths in `test/`, and what of a runtime they use. */
+export const onDeno: Readonly<Record<string, string>> = {
+  "contract/event-store.test.ts": "the contract of the event store: sockets to PostgreSQL",
+  "contract/fanout-pulsar.test.ts": "the contract of the fan-out: WebSockets and the native client",
+  "contract/fanout.test.ts": "the contract of the fan-out: sockets to PostgreSQL",
+  "contract/log-kafka.test.ts": "the contract of the log: sockets and buffers of Kafka's protocol",
+  "contract/log.test.ts": "the contract of the log: sockets to PostgreSQL, and memory",
+
+  "integration/bridge/bridge.test.ts": "the bridge as a whole, over both transports",
+  "integration/bridge/outage.test.ts": "faults of the bridge: connections to both brokers end and come back",
+  "integration/cli/drain.test.ts": "processes and signals, with each kind of service",
+  "integration/cli/ingest.test.ts": "standard input, files that are no files, and gateways that are away",
+  "integration/cli/killed-serving.test.ts": "processes that are killed while they serve",
+  "integration/cli/new-application.test.ts": "the package of npm, on Deno",
+  "integration/cli/roles.test.ts": "processes of one role each, with their HTTP",
+  "integration/cli/start.test.ts": "a process whose database is away, and signals",
+  "integration/cli/subscribe-aggregate.test.ts": "a process that prints until it is interrupted",
+  "integration/cli/tail-remote.test.ts": "a client of HTTP and WebSocket, with its signals",
+  "integration/examples/deno.test.ts": "the example of Deno",
+  "integration/kafka/batches.test.ts": "buffers and compression",
+  "integration/kafka/faults.test.ts": "faults of Kafka: connections that end",
+  "integration/kafka/relay/relay.test.ts": "the relay's own client of Kafka: sockets and buffers",
+  "integration/kafka/secured.test.ts": "TLS, certificates and challenges of passwords",
+  "integration/kafka/system.test.ts": "the whole on Kafka, with processes that are killed",
+  "integration/postgres/client/client.test.ts": "the connection: sockets, TLS and types",
+  "integration/postgres/client/pool.test.ts": "connections and who has them",
+  "integration/postgres/client/server-check.test.ts": "what a connection is opened with, and servers that refuse it",
+  "integration/postgres/embedded/embedded.test.ts": "processes, locks in files, and signals",
+  "integration/postgres/embedded/foreign-files.test.ts": "system calls for files, links and owners",
+  "integration/postgres/log/faults.test.ts": "faults of PostgreSQL: sessions that end",
+  "integration/postgres/relay/fault.test.ts": "a relay whose sessions end",
+  "integration/pulsar/cut.test.ts": "faults of Pulsar: connections of both transports that end",
+  "integration/pulsar/producer.test.ts": "receipts of both transports",
+  "integration/pulsar/relay/relay.test.ts": "the relay over both transports",
+  "integration/pulsar/secured.test.ts": "TLS, certificates and tokens of both transports",
+  "integration/server/access.test.ts": "HTTP: every route with and without credentials",
+  "integration/server/changes.test.ts": "streams over HTTP: they wait, end, and are resumed",
+  "integration/server/crowd.test.ts": "many streams of one process",
+  "integration/server/event-source.test.ts": "a client of streams across a restart",
+  "integration/server/gateway.test.ts": "HTTP: bodies, answers and limits",
+  "integration/server/hostile-tokens.test.ts": "signed tokens, and keys that are fetched over HTTP",
+  "integration/server/malformed.test.ts": "HTTP: text that is no JSON and no UTF-8",
+  "integration/server/methods.test.ts": "HTTP: methods and queries",
+  "integration/server/pressure.test.ts": "HTTP: answers of a server that is behind",
+  "integration/server/proxies.test.ts": "HTTP: addresses of clients, and other origins",
+  "integration/server/streams.test.ts": "streams over HTTP, and how a server closes",
+  "integration/server/tls.test.ts": "HTTP over TLS, with certificates that are replaced",
+  "integration/server/untrusted.test.ts": "HTTP: connections that are reset or stall, and bodies that unpack to much",
+  "integration/server/websocket.test.ts": "WebSocket",
+  "integration/subscription/subscription.test.ts": "subscriptions, whose handlers run at the same time",
+  "integration/system/flights.test.ts": "the whole on PostgreSQL",
+  "integration/system/wrong-service.test.ts": "services that speak another protocol",
+
+  "unit/cli/imports.test.ts": "how imports are resolved",
+  "unit/cli/script.test.ts": "a process that ends with its parent",
+  "unit/cli/settings-file.test.ts": "files",
+  "unit/deno.test.ts": "reads files",
+  "unit/kafka/protocol": "checksums, and the client of Kafka as it is imported",
+  "unit/kafka/relay": "buffers and compression",
+  "unit/model/calendar.test.ts": "time zones of the runtime's own data",
+  "unit/model/definition-changes.test.ts": "the text of functions",
+  "unit/model/murmur2.test.ts": "bytes of text",
+  "unit/model/user-code.test.ts": "errors, their stacks and promises",
+  "unit/postgres/directory.test.ts": "files: directories beside other processes",
+  "unit/pulsar/consumer.test.ts": "timers and promises of a consumer",
+  "unit/relay/supervised.test.ts": "fibers that fail and start again",
+  "unit/server": "HTTP without a socket: bodies, queries, certificates and tokens",
+  "unit/testing/testing.test.ts": "the test kit, which imports an application",
+  "unit/text/json-values.test.ts": "numbers as text",
+  "unit/text/utf8.test.ts": "bytes of text"
 }
