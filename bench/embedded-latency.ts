@@ -83,8 +83,23 @@ const poll = async () => {
 }
 const polled = poll()
 
+/** So many requests are under way at most. The others wait: the kernel resets connections beyond a server's backlog of 511. */
+const atOnce = 200
+let underWay = 0
+const waiting: Array<() => void> = []
+
 /** Sends one event; when the answer came that the log has it. */
 const send = async (body: string): Promise<number> => {
+  if (underWay >= atOnce) await new Promise<void>((resolve) => waiting.push(resolve))
+  underWay += 1
+  try {
+    return await post(body)
+  } finally {
+    underWay -= 1
+    waiting.shift()?.()
+  }
+}
+const post = async (body: string): Promise<number> => {
   const response = await fetch(`${url}/v1/events`, {
     method: "POST",
     headers: { "content-type": "application/json" },
