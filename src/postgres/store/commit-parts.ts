@@ -40,6 +40,9 @@ export const seenChunkOf = (claim: Claim, changes: Changes): { readonly chunk: n
 }
 const chunkIds = 256
 
+/** The least power of two that is not below a number. */
+const powerOfTwo = (least: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, least)))
+
 const textOf = (value: Parameter): string | number | null =>
   value instanceof Uint8Array
     ? `\\x${Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex")}`
@@ -62,8 +65,9 @@ export class StatementParts {
     return `$${this.parameters.push(value)}`
   }
   /**
-   * A few rows of parameters, by column name and type, to select from. In a statement of one commit they are written out; in one of several they
-   * are sent as arrays, as `manyRows` are.
+   * A few rows of parameters, by column name and type, to select from, the first of which is joined with `fence.part`. In a statement of one commit they
+   * are written out, with rows of nulls, which join nothing, up to the next power of two: each number of rows is a statement to prepare. In a statement
+   * of several commits they are sent as arrays, as `manyRows` are.
    */
   rows(
     columns: ReadonlyArray<readonly [name: string, type: string]>,
@@ -72,7 +76,8 @@ export class StatementParts {
   ): string {
     if (this.several) return this.manyRows(columns, rows, alias)
     const names = columns.map(([name]) => name).join(", ")
-    const values = rows.map(
+    const padded = Array.from({ length: powerOfTwo(rows.length) }, (_, i) => rows[i] ?? columns.map(() => null))
+    const values = padded.map(
       (row) => `(${row.map((value, i) => `${this.parameter(value)}::${columns[i]![1]}`).join(", ")})`
     )
     return `(values ${values.join(", ")}) as ${alias}(${names})`

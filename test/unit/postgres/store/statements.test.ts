@@ -1,4 +1,4 @@
-// The statement of a commit that sends commands: one text for any number of them.
+// The statements of commits that differ in the number of their rows alone: few texts, because each is prepared on every connection.
 import { expect, it } from "vitest"
 import { CommitBuilder } from "../../../../src/postgres/store/commit.ts"
 import type { PendingCommand } from "../../../../src/runner/commands.ts"
@@ -44,4 +44,23 @@ it("a commit with many commands has the statement of one with few, however many 
   const many = statementOf(4_000)
   expect(many.text).toBe(few.text)
   expect(many.parameters).toHaveLength(few.parameters.length)
+})
+
+it("commits that publish to one up to 64 partitions have seven statements, and each message is in its own", () => {
+  const statements = Array.from({ length: 64 }, (_, i) => {
+    const segments = Array.from({ length: i + 1 }, (_, partition) => ({
+      topic: "c.out",
+      partition,
+      messages: 1,
+      meta: `m${partition}`,
+      vals: `v${partition}`
+    }))
+    const changes: Changes = { ...batchOf(claim, ["a"]), segments }
+    return new CommitBuilder(counting()).build([{ claim, changes }])
+  })
+  expect(new Set(statements.map(({ text }) => text)).size).toBe(7)
+  for (const [i, { parameters }] of statements.entries()) {
+    const values = parameters.filter((value) => typeof value === "string" && /^v\d+$/.test(value))
+    expect(values).toEqual(Array.from({ length: i + 1 }, (_, partition) => `v${partition}`))
+  }
 })
