@@ -98,6 +98,8 @@ export interface StatusSources {
 export const defaultMaxAgeMs = 60_000
 /** How many requests to the log run at once. */
 const concurrency = 16
+/** How many queries of what does not depend on one another run at once: one after the other they take longest where the process is busy. */
+const queriesAtOnce = 3
 
 /** The bounds of a topic, or the reason why it has none. */
 const boundsOf = (log: Log["Service"], topic: string) =>
@@ -246,6 +248,25 @@ const readHeld = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"], bui
   return held
 })
 
+/** Reads what does not depend on anything else. */
+const readRest = (sql: Sql, log: Log["Service"], targets: StatusSources["targets"]) =>
+  Effect.all(
+    {
+      letters: countDeadLetters(sql),
+      processes: readProcesses(sql),
+      subscriptions: readSubscriptions(sql),
+      unpublished: readUnpublished(sql, targets),
+      roles: readBuildRoles(sql),
+      gates: readOpenGates(sql),
+      pauses: readPauses(sql),
+      timers: readTimers(sql),
+      delays: readDelays(sql, log),
+      listed: readBuilds(sql),
+      warnings: readDefinitionWarnings(sql)
+    },
+    { concurrency: queriesAtOnce }
+  )
+
 /**
  * Reads the status. Positions are read before the ends of the log and before the relays, so a lag of 0 means that nothing was behind. No clock of
  * this process counts. Fails if the database or the log does not answer.
@@ -259,20 +280,17 @@ export const readStatus = Effect.fnUntraced(function* ({
 }: StatusSources): Effect.fn.Return<Status, SqlError | ReadError> {
   const stored = yield* readProjections(sql, log)
   const recorded = yield* readRelays(sql, targets)
-  const { events, followed, messages } = yield* countDeadLetters(sql)
-  const processes = yield* readProcesses(sql)
+  const rest = yield* readRest(sql, log, targets)
+  const { delays, gates, letters, listed, pauses, processes, roles, subscriptions, timers, unpublished, warnings } =
+    rest
+  const { events, followed, messages } = letters
   // the process that started last may have another version than one that still runs this one
   const isRun = (name: string) => processes.some((one) => isAlive(one) && one.projections.includes(name))
   const projections = stored.map((one): PartitionStatus =>
     one.removed && isRun(`${one.name}_v${one.version}`) ? Object.assign({}, one, { removed: false }) : one
   )
   const relays = recorded.map((relay) => withoutOldHalts(relay, processes))
-  const subscriptions = yield* readSubscriptions(sql)
-  const unpublished = yield* readUnpublished(sql, targets)
-  const builds = yield* readBuildRoles(sql)
-  const gates = yield* readOpenGates(sql)
-  const held = yield* readHeld(sql, log, builds)
-  const pauses = yield* readPauses(sql)
+  const held = yield* readHeld(sql, log, roles)
   const judged: Findings = findingsOf({
     held,
     paused: new Map(pauses.map(({ pausedMs, projection }) => [projection, pausedMs])),
@@ -286,13 +304,11 @@ export const readStatus = Effect.fnUntraced(function* ({
     gates,
     embeddedDir
   })
-  const timers = yield* readTimers(sql)
-  const delays = yield* readDelays(sql, log)
   const found = withBuilds(judged, {
-    builds: yield* readBuilds(sql),
+    builds: listed,
     partitions: projections,
     processes,
-    warnings: yield* readDefinitionWarnings(sql),
+    warnings,
     embeddedDir
   })
   const failing = timers.failing === 0 ? [] : yield* readFailingTimers(sql)
@@ -304,7 +320,7 @@ export const readStatus = Effect.fnUntraced(function* ({
     notices,
     max_age_ms: maxAgeMs,
     projections,
-    builds,
+    builds: roles,
     paused: pauses.map(({ pausedMs, projection }) => ({ projection, paused_ms: Math.round(pausedMs) })),
     relays,
     delays,

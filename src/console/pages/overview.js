@@ -166,19 +166,30 @@ const lettersText = (letters, followed) =>
   letters === 0
     ? `${counted(followed, "dead letter")} of builds that follow`
     : counted(letters, "dead letter") + (followed > 0 ? `, and ${followersText(followed)}` : "")
-const Figures = ({ found, rates }) => {
+/** The status before it was read, which takes longer than the rest. */
+const unread = {
+  delays: { projections: [], relays: [] },
+  notices: [],
+  paused: [],
+  problems: [],
+  processes: [],
+  projections: [],
+  relays: [],
+  subscriptions: [],
+  timers: { waiting: 0, due: 0, failing: 0 },
+  dead_letters: 0,
+  follower_dead_letters: 0,
+  parked_messages: 0
+}
+const Figures = ({ found, rates, records }) => {
+  const isRead = found !== unread
   const { dead_letters: ofProjections, follower_dead_letters: followed, subscriptions, timers } = found
   const failures = failuresOf(found)
   const letters = ofProjections + found.parked_messages
   const undelivered = sum(subscriptions.map((one) => one.undelivered))
   return html`<div class="figures">
-    <${Figure}
-      label="Events in"
-      value=${rates.last.in}
-      unit="a second"
-      href=${linkTo("topics")}
-      note="from clients and commands"
-    />
+    <${Figure} label="Events" value=${records} href=${linkTo("topics")} note="of clients and commands in the log" />
+    <${Figure} label="Events in" value=${rates.last.in} unit="a second" href=${linkTo("topics")} note="as they come" />
     <${Figure}
       label="Processed"
       value=${rates.last.processed}
@@ -195,17 +206,17 @@ const Figures = ({ found, rates }) => {
     />
     <${Figure}
       label="Failing now"
-      value=${failures.length + timers.failing}
+      value=${isRead ? failures.length + timers.failing : undefined}
       href=${failures.length === 0 && timers.failing > 0 ? linkTo("timers", { failing: "true" }) : undefined}
-      note=${failingText(failures, timers.failing)}
+      note=${isRead && failingText(failures, timers.failing)}
       kind=${failures.length > 0 ? "bad" : timers.failing > 0 ? "warn" : ""}
     />
     <${Figure}
       label="Dead letters"
-      value=${letters}
+      value=${isRead ? letters : undefined}
       href=${linkTo("dead-letters")}
       kind=${letters + followed > 0 ? "warn" : ""}
-      note=${(letters > 0 ? "wait for a decision" : followed > 0 ? "of live builds" : "none is open") + (followed > 0 ? `; and ${followersText(followed)}` : "")}
+      note=${isRead && (letters > 0 ? "wait for a decision" : followed > 0 ? "of live builds" : "none is open") + (followed > 0 ? `; and ${followersText(followed)}` : "")}
     />
     ${
       timers.waiting + timers.due > 0 &&
@@ -266,7 +277,7 @@ const shownOf = ({ input, output }, views) => {
   return topic && { name: topic.name, view }
 }
 
-const Whole = ({ application, found, topics, views }) => {
+const Whole = ({ application, found = unread, topics, views }) => {
   const { input, output } = byWriter(topics, application)
   const status = useMemo(
     () => ({
@@ -279,7 +290,7 @@ const Whole = ({ application, found, topics, views }) => {
     [found]
   )
   const log = useMemo(() => ({ at: Date.now(), counters: { in: sum(input.map(endOf)) } }), [topics])
-  const rates = useRates([log, status])
+  const rates = useRates([log, found === unread ? undefined : status])
   const parts = partsOf(found, input)
   const records = sum(input.map(recordsOf))
   const { notices, problems } = found
@@ -289,14 +300,16 @@ const Whole = ({ application, found, topics, views }) => {
   return html`<p class="sentence">
       ${sentenceOf(application, { rate: rates.last.in, records, delay: parts.projection })}${" "}
       ${
-        found.healthy
-          ? html`<${Tag} kind="good">healthy<//>`
-          : html`<${Tag} kind="bad">unhealthy: ${counted(problems.length, "problem")}<//>`
+        found === unread
+          ? ""
+          : found.healthy
+            ? html`<${Tag} kind="good">healthy<//>`
+            : html`<${Tag} kind="bad">unhealthy: ${counted(problems.length, "problem")}<//>`
       }
       ${letters + followed > 0 && html` <a href=${linkTo("dead-letters")}><${Tag} kind="warn">${lettersText(letters, followed)}<//></a>`}
     </p>
     <${Problems} problems=${problems} notices=${notices} />
-    <${Figures} found=${found} rates=${rates} />
+    <${Figures} found=${found} rates=${rates} records=${records} />
     ${records === 0 && html`<${Nothing} application=${application} />`}
     <${Delay} parts=${parts} hasRelays=${application.topics.some(({ relays }) => relays.length > 0)} />
     <div class="columns">
@@ -358,13 +371,14 @@ export default () => {
   const application = ask("/v1/operations/application")
   const topicList = ask("/v1/operations/topics", { every })
   const views = ask("/v1/views")
+  const first = together([application, topicList, views])
   const refused = lack ?? (status.error?.status === 403 && status.error)
   return html`<header class="head"><h1>Overview</h1></header>
     ${
       refused
         ? html`<${Restricted} error=${refused} />`
-        : html`<${Loaded} of=${together([application, topicList, views, status])}>
-            ${([declared, { topics }, { views: shown }, found]) => html`<${Whole} application=${declared} found=${found} topics=${topics} views=${shown} />`}
+        : html`<${Loaded} of=${{ ...together([application, topicList, views, status]), data: first.data }}>
+            ${([declared, { topics }, { views: shown }]) => html`<${Whole} application=${declared} found=${status.data} topics=${topics} views=${shown} />`}
           <//>`
     }`
 }

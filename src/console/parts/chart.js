@@ -19,11 +19,16 @@ let loading
 /** uPlot, loaded once. It is a classic script, since its smallest form is one. */
 const library = () =>
   (loading ??= new Promise((resolve, reject) => {
+    const style = document.createElement("link")
+    style.rel = "stylesheet"
+    style.href = "/console/vendor/uplot.css"
     const script = document.createElement("script")
     const restore = withKnownLanguage()
     script.src = "/console/vendor/uplot.js"
     script.addEventListener("load", () => (restore(), resolve(globalThis.uPlot)))
     script.addEventListener("error", () => (restore(), reject(new Error("the charts could not be loaded"))))
+    // the page's own rules come behind and win
+    document.head.prepend(style)
     document.head.append(script)
   }))
 

@@ -6,6 +6,7 @@ import { dirname, extname, join, relative, sep } from "node:path"
 import { gzipSync } from "node:zlib"
 import { fileURLToPath } from "node:url"
 import type { FastifyInstance } from "fastify"
+import { joined } from "./joined.ts"
 
 /** A file as it is sent. */
 export interface ConsoleFile {
@@ -47,9 +48,8 @@ export const compact = (text: string): string =>
     .replaceAll(/^[ \t]*(?:\/\*[\s\S]*?\*\/|\/\/.*)$/gm, (comment) => comment.replaceAll(/[^\n]/g, ""))
     .replaceAll(/^[ \t]+/gm, "")
 
-const fileOf = (path: string, isOwn = false): ConsoleFile => {
-  const read = readFileSync(path)
-  const body = isOwn && /\.(js|css)$/.test(path) ? Buffer.from(compact(read.toString("utf8"))) : read
+const fileOf = (path: string, text?: string): ConsoleFile => {
+  const body = text === undefined ? readFileSync(path) : Buffer.from(text)
   const etag = `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`
   return {
     type: types[extname(path).replace(".mjs", ".js")] ?? "application/octet-stream",
@@ -59,15 +59,21 @@ const fileOf = (path: string, isOwn = false): ConsoleFile => {
   }
 }
 
-/** All files of the console by their paths: `/` is the page, the rest is below `/console/`. */
+/** All files of the console by their paths: `/` is the page, the rest is below `/console/`. What the first page needs is in one of them, `app.js`. */
 export const consoleFiles = (): ReadonlyMap<string, ConsoleFile> => {
   const files = new Map<string, ConsoleFile>([["/", fileOf(join(root, "index.html"))]])
+  const modules = new Map<string, string>()
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name)
     const name = relative(root, path).split(sep).join("/")
-    if (entry.isFile() && types[extname(name)] !== undefined && name !== "index.html")
-      files.set(`/console/${name}`, fileOf(path, true))
+    if (!entry.isFile() || types[extname(name)] === undefined || name === "index.html") continue
+    const isText = /\.(js|css)$/.test(name)
+    const text = isText ? compact(readFileSync(path, "utf8")) : undefined
+    if (text !== undefined && name.endsWith(".js")) modules.set(`/console/${name}`, text)
+    else files.set(`/console/${name}`, fileOf(path, text))
   }
+  for (const [path, text] of joined(modules, "/console/app.js", ["/console/pages/overview.js"]))
+    files.set(path, fileOf(path, text))
   for (const [name, specifier] of Object.entries(libraries))
     files.set(`/console/vendor/${name}`, { ...fileOf(pathOf(specifier)), type: types[extname(name)]! })
   return files

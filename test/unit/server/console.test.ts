@@ -7,6 +7,7 @@ import fastify from "fastify"
 import { expect, test } from "vitest"
 import { parseAst } from "vitest/node"
 import { lostSpaces } from "../../support/browser/templates.ts"
+import { joined } from "../../../src/server/console/joined.ts"
 import { consoleFiles, consolePage, policyOf, compact } from "../../../src/server/console/routes.ts"
 
 const files = consoleFiles()
@@ -105,4 +106,67 @@ test("files are compressed for clients that accept it, and not sent again to cli
   for (const url of ["/console/../package.json", "/console/%2e%2e/server/server.ts", "/console/pages", "/console/"])
     expect((await app.inject({ url })).statusCode, url).toBe(404)
   await app.close()
+})
+
+test("modules are joined into one file, and are at their own paths what is in it: each is made once", async () => {
+  const file = (text: string) => `data:text/javascript,${encodeURIComponent(text)}`
+  const sources = new Map([
+    [
+      "/a/lib/count.js",
+      "let n = 0\nglobalThis.made = (globalThis.made ?? 0) + 1\nexport const next = () => ++n\nexport class One {}"
+    ],
+    [
+      "/a/lib/all.js",
+      'import { next as one, One } from "./count.js"\nexport { join } from "node:path"\nexport const two = () => [one(), new One()]'
+    ],
+    ["/a/first.js", 'import { two } from "./lib/all.js"\nexport default () => two()[0]'],
+    ["/a/later.js", 'import { next } from "./lib/count.js"\nexport default next'],
+    [
+      "/a/app.js",
+      'import {\n  two\n} from "./lib/all.js"\nimport path from "node:path"\nconst load = { first: () => import("./first.js"), later: () => import("./later.js") }\nexport const run = async () => [two()[0], (await load.first()).default(), typeof path.join, String(load.later)]'
+    ]
+  ])
+  const made = joined(sources, "/a/app.js", ["/a/first.js"])
+  const entry = file(made.get("/a/app.js")!)
+  const app = (await import(/* @vite-ignore */ entry)) as {
+    readonly $modules: Readonly<Record<string, { run: () => unknown }>>
+  }
+  expect(await app.$modules["/a/app.js"]!.run()).toEqual([
+    1,
+    2,
+    "function",
+    expect.stringContaining('import("./later.js")')
+  ])
+  // a module that is loaded later shares what is in the file
+  const own = made.get("/a/lib/count.js")!.replace('"/a/app.js"', JSON.stringify(entry))
+  const { next, One } = (await import(/* @vite-ignore */ file(own))) as { next: () => number; One: unknown }
+  expect([next(), typeof One, (globalThis as { made?: number }).made]).toEqual([3, "function", 1])
+  expect(made.get("/a/first.js")).toContain('export default $modules["/a/first.js"].default')
+  expect(made.get("/a/later.js")).toBe(sources.get("/a/later.js"))
+  expect(Object.keys(app.$modules)).toContain("node:path")
+})
+
+test("each module that is joined exports what its source exports", () => {
+  const app = files.get("/console/app.js")!.body.toString("utf8")
+  let count = 0
+  for (const [path, source] of sources) {
+    const sent = files.get(`/console/${path}`)!.body.toString("utf8")
+    if (path === "app.js" || !sent.startsWith("import { $modules }")) continue
+    count++
+    const named = [...source.matchAll(/^export (?:const|class) ([\w$]+)/gm)].map(([, name]) => name!)
+    const again = [...source.matchAll(/^export \{ ([^}]+) \} from/gm)].flatMap(([, names]) => names!.split(", "))
+    const [, exported = ""] = /^export const \{([^}]*)\}/m.exec(sent)!
+    const names = exported.split(",").flatMap((name) => (name.trim() === "" ? [] : [name.trim()]))
+    expect(names.toSorted(), path).toEqual([...named, ...again].toSorted())
+    expect(sent.includes("export default"), path).toBe(/^export default/m.test(source))
+    expect(app).toContain(`$modules["/console/${path}"] = (() => {`)
+  }
+  expect(count).toBeGreaterThan(15)
+  // no import or export is left within the file
+  expect(
+    app
+      .split("\n")
+      .slice(4)
+      .filter((line) => /^(import|export)\b/.test(line))
+  ).toEqual([])
 })
