@@ -299,18 +299,21 @@ const eventsTable = (events: ReadonlyArray<EventJson>): string =>
     })
   )
 
-/** Archives a stream, and prints what was done. */
-export const archive = Effect.fnUntraced(function* (flags: TargetFlags) {
-  const { id, json } = flags
+/** Archives a stream, and prints what was done, or would be. */
+export const archive = Effect.fnUntraced(function* (flags: TargetFlags & { readonly dryRun: boolean }) {
+  const { dryRun, id, json } = flags
   const { aggregate, application } = yield* targetOf(flags)
-  const found = yield* Effect.mapError(onStore(application, flags, archiveKnown(aggregate, id), aggregate), asRefused)
+  const found = yield* Effect.mapError(
+    onStore(application, flags, archiveKnown(aggregate, id, dryRun), aggregate),
+    asRefused
+  )
   if (found === undefined) return yield* noEvents(flags)
   const { repeated, version } = found
-  const done = repeated ? "was archived before" : "is archived"
+  const done = repeated ? "was archived before" : dryRun ? "would be archived" : "is archived"
   yield* print(
     json
-      ? JSON.stringify(found)
-      : `${aggregate.name} ${id} ${done}, at version ${version}: it takes no more events, and those it has stay`
+      ? JSON.stringify(dryRun ? { dry_run: true, ...found } : found)
+      : `${aggregate.name} ${id} ${done}, at version ${version}: it ${dryRun && !repeated ? "would take" : "takes"} no more events, and those it has stay`
   )
   return 0
 })

@@ -2,7 +2,7 @@
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { config, data, json, optionalText, runToExitCode } from "./flags.ts"
+import { config, data, json, optionalText, runToExitCode, toggle } from "./flags.ts"
 
 const target = {
   data,
@@ -152,10 +152,17 @@ const events = Command.make(
   ])
 )
 
-const archive = Command.make("archive", { ...target, json }, (flags) =>
-  runToExitCode(
-    Effect.flatMap(actions, (module) => module.archive({ ...flags, config: Option.getOrUndefined(flags.config) }))
-  )
+const archive = Command.make(
+  "archive",
+  {
+    ...target,
+    dryRun: toggle("dry-run", "Print whether it would be archived, and at which version, and change nothing"),
+    json
+  },
+  (flags) =>
+    runToExitCode(
+      Effect.flatMap(actions, (module) => module.archive({ ...flags, config: Option.getOrUndefined(flags.config) }))
+    )
 ).pipe(
   Command.withDescription(
     "Archive a stream: it takes no more events, and its events stay. It cannot be undone. Exits with 1 if it has no events"

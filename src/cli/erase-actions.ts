@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { PostgresSubjectKeys } from "../postgres/store/subject-keys.ts"
 import { assertDatabaseExists, openDatabase } from "../system/database.ts"
-import { eraseSubject, type Erasure } from "../system/erasure.ts"
+import { eraseSubject, type Erasure, previewErasure } from "../system/erasure.ts"
 import { assertRegistered } from "../system/identity.ts"
 import { openEventsOfCommand } from "../system/open-event-store.ts"
 import { exportSubject as exported, type LeftOut, type SubjectEvent } from "../system/subject-export.ts"
@@ -25,6 +25,7 @@ interface SubjectFlags {
 export interface EraseFlags extends SubjectFlags {
   readonly reason: string
   readonly readmit: boolean
+  readonly dryRun: boolean
   readonly json: boolean
 }
 
@@ -38,10 +39,17 @@ const open = Effect.fnUntraced(function* ({ allTenants, config, data, tenant }: 
   return { application, sql, ...(yield* openEventsOfCommand(application, sql)) }
 })
 
-/** Erases a subject's data, or lets new data of it be stored again, and prints what was done. */
+/** Erases a subject's data, or lets new data of it be stored again, and prints what was done, or would be. */
 export const erase = Effect.fnUntraced(function* (flags: EraseFlags) {
-  const { json, reason, subject } = flags
+  const { dryRun, json, reason, subject } = flags
+  if (dryRun && flags.readmit)
+    return yield* usageError("--dry-run and --readmit exclude each other", "leave one of them out")
   const context = yield* open(flags)
+  if (dryRun) {
+    const erasure = yield* previewErasure(context, subject, flags)
+    yield* print(json ? JSON.stringify({ dry_run: true, ...erasure }) : textOf(erasure, true))
+    return 0
+  }
   if (flags.readmit) return yield* readmit(context.subjectKeys, subject, json)
   const erasure = yield* eraseSubject(context, subject, reason, flags)
   yield* print(json ? JSON.stringify(erasure) : textOf(erasure))
@@ -55,10 +63,11 @@ const readmit = Effect.fnUntraced(function* (keys: PostgresSubjectKeys, subject:
   yield* print(json ? JSON.stringify({ subject, readmitted }) : text)
   return 0
 })
-const textOf = ({ aggregates, keys, snapshots, subject, tenants, unaware }: Erasure): string => {
+const textOf = (erasure: Erasure, isDryRun = false): string => {
+  const { aggregates, keys, snapshots, subject, tenants, unaware } = erasure
   const lines = [
     keys > 0
-      ? `erased the personal data of ${subject}`
+      ? `${isDryRun ? "would erase" : "erased"} the personal data of ${subject}`
       : `${subject} has no personal data that is not erased. What comes later is refused, until millrace erase ${subject} --readmit`,
     ...aggregates.map(
       ({ aggregate, streams }) => `  ${aggregate}: ${counted(streams, "stream")} with events about the subject`
@@ -66,10 +75,10 @@ const textOf = ({ aggregates, keys, snapshots, subject, tenants, unaware }: Eras
   ]
   if (tenants.some((tenant) => tenant !== null))
     lines.push(`  of ${tenants.map((tenant) => (tenant === null ? "no tenant" : `tenant ${tenant}`)).join(", ")}`)
-  if (snapshots > 0) lines.push(`  ${counted(snapshots, "snapshot")} deleted`)
+  if (snapshots > 0) lines.push(`  ${counted(snapshots, "snapshot")} ${isDryRun ? "would be " : ""}deleted`)
   if (unaware.length > 0)
     lines.push(
-      `these projections read personal data and do not handle subject.erased, so their rows may still have it: ${unaware.join(", ")}`,
+      `these projections read personal data and do not handle subject.erased, so their rows ${isDryRun ? "would" : "may"} still have it: ${unaware.join(", ")}`,
       ...unaware.map(
         (name) =>
           `  next: millrace rebuild ${name}, then millrace promote ${name}, then millrace retire ${name} BUILD --drop for the build before`

@@ -26,6 +26,7 @@ export const erase = Command.make(
       Flag.withDescription("Why; it is stored in the event subject.erased"),
       Flag.withDefault("requested")
     ),
+    dryRun: toggle("dry-run", "Print what would be erased, and change nothing"),
     readmit: toggle("readmit", "Store new personal data of an erased subject again; what was erased stays erased"),
     ...tenancy,
     json

@@ -1,7 +1,7 @@
 // Runs `millrace keys create|list|revoke`, beside the processes of the system or while none runs.
 import * as Effect from "effect/Effect"
 import { tenantProblem } from "../log/acceptable.ts"
-import { createApiKey, listApiKeys, type ListedApiKey, revokeApiKey } from "../postgres/store/api-keys.ts"
+import { createApiKey, listApiKeys, type ListedApiKey, revokeApiKey, showApiKey } from "../postgres/store/api-keys.ts"
 import { newApiKey, partsOfApiKey } from "../server/access/api-keys.ts"
 import { type Scope, scopes as known } from "../server/access/principal.ts"
 import { asUnprepared, type CommandFailed, usageError } from "./command-failure.ts"
@@ -96,15 +96,20 @@ export const list = Effect.fnUntraced(function* (flags: KeysFlags & { readonly a
   return 0
 })
 
-/** Revokes a key. */
-export const revoke = Effect.fnUntraced(function* (flags: KeysFlags & { readonly id: string }) {
+/** Revokes a key, or prints which one it would be. */
+export const revoke = Effect.fnUntraced(function* (
+  flags: KeysFlags & { readonly id: string; readonly dryRun: boolean }
+) {
+  const { dryRun, json } = flags
   // the text of a key names its id, too
   const id = partsOfApiKey(flags.id)?.id ?? flags.id
-  const revoked = yield* Effect.mapError(revokeApiKey(yield* open(flags), id), asUnprepared)
+  const revoked = yield* Effect.mapError((dryRun ? showApiKey : revokeApiKey)(yield* open(flags), id), asUnprepared)
   if (revoked === undefined)
     return yield* usageError(`there is no key ${JSON.stringify(id)}`, "see the ids with millrace keys list")
-  yield* print(
-    flags.json ? JSON.stringify(revoked) : `The key of ${revoked.name} is revoked: servers refuse it within 5 seconds.`
-  )
+  const text =
+    revoked.revoked_at !== null && dryRun
+      ? `The key of ${revoked.name} was revoked before.`
+      : `The key of ${revoked.name} ${dryRun ? "would be" : "is"} revoked: servers refuse it within 5 seconds.`
+  yield* print(json ? JSON.stringify(dryRun ? { dry_run: true, ...revoked } : revoked) : text)
   return 0
 })

@@ -48,7 +48,11 @@ const list = Command.make("list", { ...shared, all: toggle("all", "Also those th
 ).pipe(Command.withDescription("List keys: what each allows, and when it was used last"))
 const revoke = Command.make(
   "revoke",
-  { ...shared, id: Argument.String("id").pipe(Argument.withDescription("The id, as list prints it")) },
+  {
+    ...shared,
+    id: Argument.String("id").pipe(Argument.withDescription("The id, as list prints it")),
+    dryRun: toggle("dry-run", "Print which key would be revoked, and change nothing")
+  },
   (flags) =>
     runToExitCode(
       Effect.flatMap(actions, (module) => module.revoke({ ...flags, config: Option.getOrUndefined(flags.config) }))

@@ -85,7 +85,8 @@ const checked = Effect.fnUntraced(function* (flags: RebuildFlags) {
   const { cancel, pause, plan, resume } = flags
   const given = ([flag, isGiven]: readonly [string, unknown]) =>
     isGiven === undefined || isGiven === false ? [] : [`--${flag}`]
-  const asked = Object.entries({ plan, pause, resume, cancel }).flatMap(given)
+  // what a cancellation would delete is a plan, too
+  const asked = Object.entries({ plan: plan && !cancel, pause, resume, cancel }).flatMap(given)
   if (asked.length > 1) return yield* usageError(`${asked.join(" and ")} exclude each other`, `only ${asked[0]}`)
   const besideKeys = Object.entries({ from: flags.from, until: flags.until, pause, resume, cancel }).flatMap(given)
   if (flags.keys !== undefined && besideKeys.length > 0)
@@ -132,12 +133,13 @@ export const rebuild = Effect.fnUntraced(function* (flags: RebuildFlags) {
     return 0
   }
   if (cancel) {
-    const build = yield* cancelRebuild(sql, name, untilMs)
+    const build = yield* cancelRebuild(sql, name, untilMs, plan)
     const text =
       build === undefined
         ? `no rebuild of ${name} is under way`
-        : `build ${build} of ${name} is deleted; the live build is as it was`
-    yield* print(json ? JSON.stringify({ projection: name, build: build ?? null, state: "cancelled" }) : text)
+        : `build ${build} of ${name} ${plan ? "would be" : "is"} deleted; the live build is as it was`
+    const state = plan ? { state: "unchanged", dry_run: true } : { state: "cancelled" }
+    yield* print(json ? JSON.stringify({ projection: name, build: build ?? null, ...state }) : text)
     return 0
   }
   const { log } = yield* openLog(Effect.succeed(sql))

@@ -13,6 +13,7 @@ import { asUnprepared, CommandFailed, usageError } from "./command-failure.ts"
 import { print } from "./print.ts"
 import { rowCount, tableOf } from "./tables.ts"
 import { openJoined } from "./open-joined.ts"
+import { counted } from "../text/counted.ts"
 
 /** What all of the commands are given. */
 interface TimerFlags extends Omit<TimerSelection, "failing"> {
@@ -28,6 +29,7 @@ export interface ListTimersFlags extends TimerFlags {
 /** The flags of `retry` and `discard`. */
 export interface DecideTimersFlags extends TimerFlags {
   readonly all: boolean
+  readonly dryRun: boolean
 }
 
 const open = Effect.fnUntraced(function* (flags: TimerFlags) {
@@ -62,24 +64,29 @@ export const list = Effect.fnUntraced(function* (flags: ListTimersFlags) {
   return 0
 })
 
+/** How many a dry run names at most. */
+const mostPreviewed = 100_000
 const decide = Effect.fnUntraced(function* (
-  verb: string,
+  verb: "retry" | "discard",
   nothing: string,
   flags: DecideTimersFlags,
   change: (sql: Sql, selection: TimerSelection) => Effect.Effect<ReadonlyArray<string>, SqlError>
 ) {
-  const { aggregate, all, ids, json, projection } = flags
+  const { aggregate, all, dryRun, ids, json, projection } = flags
   if (!all && ids.length === 0 && projection === undefined && aggregate === undefined)
     return yield* usageError(
       "no timers are named",
       "ids that millrace timers list prints, a filter such as --projection, or --all"
     )
-  const selection = { ids, projection, aggregate, failing: false }
-  const done = yield* Effect.mapError(change(yield* open(flags), selection), asUnprepared)
+  const selection = { ids, projection, aggregate, failing: dryRun && verb === "retry" }
+  const sql = yield* open(flags)
+  const preview = dryRun ? yield* Effect.mapError(listTimers(sql, selection, mostPreviewed), asUnprepared) : []
+  const done = dryRun ? preview.map(({ id }) => id) : yield* Effect.mapError(change(sql, selection), asUnprepared)
   const missing = ids.filter((id) => !done.includes(id.toLowerCase()))
-  yield* print(
-    json ? JSON.stringify({ ids: done }) : `${done.length} ${done.length === 1 ? "command" : "commands"} ${verb}`
-  )
+  const what = verb === "discard" ? "discarded" : "tried again now"
+  const text = `${counted(done.length, "command")} ${dryRun ? "would be" : verb === "retry" ? "to be" : ""} ${what}`
+  if (dryRun && !json && preview.length > 0) yield* print(tableOf(columns, preview.map(rowOf)))
+  yield* print(json ? JSON.stringify({ ...(dryRun && { dry_run: true }), ids: done }) : text.replace("  ", " "))
   if (missing.length > 0)
     return yield* new CommandFailed({ message: `${nothing}: ${missing.join(", ")}`, try: "millrace timers list" })
   return 0
@@ -87,7 +94,7 @@ const decide = Effect.fnUntraced(function* (
 
 /** Tries what failed now. */
 export const retry = (flags: DecideTimersFlags) =>
-  decide("to be tried again now", "no command that failed has this id", flags, retryTimers)
+  decide("retry", "no command that failed has this id", flags, retryTimers)
 /** Deletes what waits or fails. */
 export const discard = (flags: DecideTimersFlags) =>
-  decide("discarded", "no timer or command has this id", flags, discardTimers)
+  decide("discard", "no timer or command has this id", flags, discardTimers)

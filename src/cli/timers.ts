@@ -13,6 +13,7 @@ const selection = {
   json
 }
 const all = toggle("all", "All that fit; needed if neither ids nor filters are given")
+const dryRun = toggle("dry-run", "Print which would be taken, and change nothing")
 const plain = <F extends { readonly [K in "config" | "projection" | "aggregate"]: Option.Option<string> }>(
   flags: F
 ) => ({
@@ -38,13 +39,13 @@ const list = Command.make(
   Command.withDescription("List timers and sent commands that wait, are due, or failed and are tried again"),
   Command.withExamples([{ command: "millrace timers list --failing", description: "What fails, with the reasons" }])
 )
-const retry = Command.make("retry", { ...selection, all }, (flags) =>
+const retry = Command.make("retry", { ...selection, all, dryRun }, (flags) =>
   runToExitCode(Effect.flatMap(actions, (module) => module.retry(plain(flags))))
 ).pipe(
   Command.withDescription("Try timers and commands that failed now, and not only when their pause is over"),
   Command.withExamples([{ command: "millrace timers retry --all", description: "After the cause was removed" }])
 )
-const discard = Command.make("discard", { ...selection, all }, (flags) =>
+const discard = Command.make("discard", { ...selection, all, dryRun }, (flags) =>
   runToExitCode(Effect.flatMap(actions, (module) => module.discard(plain(flags))))
 ).pipe(
   Command.withDescription("Delete timers and commands that wait or fail. They are never executed. It cannot be undone"),

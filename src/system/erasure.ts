@@ -14,7 +14,15 @@ import type { Sql } from "../postgres/client/client.ts"
 import { run } from "../postgres/store/run.ts"
 import { shown } from "../text/text.ts"
 import { SharedSubject } from "./errors.ts"
-import { apart, assertSubject, placesOf, type TenantChoice, tenantsOf, tenantsText } from "./subject-places.ts"
+import {
+  apart,
+  assertSubject,
+  type Place,
+  placesOf,
+  type TenantChoice,
+  tenantsOf,
+  tenantsText
+} from "./subject-places.ts"
 
 /** What erasure and export work with. */
 export interface ErasureContext {
@@ -157,6 +165,33 @@ const unawareOf = (application: Application.Any, aggregates: ReadonlySet<string>
   )
 ]
 
+/** The streams with events about a subject, as places have them. */
+const streamsOf = (places: ReadonlyArray<Place>): ReadonlyArray<SubjectStreams> =>
+  [...Map.groupBy(places, ({ aggregate }) => aggregate)].map(([aggregate, of]) => ({
+    aggregate,
+    streams: new Set(of.map(({ stream }) => stream)).size
+  }))
+/** What `eraseSubject` would do, from what is stored now. Changes nothing, and fails as it does. */
+export const previewErasure = Effect.fnUntraced(function* (
+  { application, sql }: Pick<ErasureContext, "application" | "sql">,
+  subject: string,
+  choice: TenantChoice = {}
+) {
+  yield* assertSubject(subject)
+  const places = yield* placesOf(sql, subject)
+  yield* assertErased(subject, tenantsOf(places), choice)
+  const [row] = yield* run(
+    "find what an erasure would delete",
+    () => sql<Array<Pick<Erasure, "keys" | "snapshots" | "number">>>`
+      select (count(*) filter (where key is not null))::int as keys, coalesce(max(number), 0)::int as number,
+        (select count(*)::int from millrace.event_snapshot where subjects && array[${subject}::text]) as snapshots
+      from millrace.subject_key where subject = ${subject}`
+  )
+  const aggregates = streamsOf(places)
+  const unaware = unawareOf(application, new Set(aggregates.map(({ aggregate }) => aggregate)))
+  return { subject, ...row!, aggregates, tenants: tenantsOf(places), unaware } satisfies Erasure
+})
+
 /**
  * Destroys the keys of a subject, deletes snapshots and remembered rejections with its data, and appends `subject.erased`. Idempotent: after a failure the same call
  * completes what is left. From then on events with the subject's personal data are refused, and its personal fields are read as redacted.
@@ -175,16 +210,12 @@ export const eraseSubject = Effect.fnUntraced(function* (
   yield* forgetDerived(context.sql, subject)
   yield* announceErasures(context, reason)
   const places = yield* placesOf(context.sql, subject)
-  const found = Map.groupBy(places, ({ aggregate }) => aggregate)
-  const aggregates = [...found].map(([aggregate, of]) => ({
-    aggregate,
-    streams: new Set(of.map(({ stream }) => stream)).size
-  }))
+  const aggregates = streamsOf(places)
   const tenants = tenantsOf(places)
   return {
     ...erased,
     aggregates,
     tenants,
-    unaware: unawareOf(context.application, new Set(found.keys()))
+    unaware: unawareOf(context.application, new Set(aggregates.map(({ aggregate }) => aggregate)))
   } satisfies Erasure
 })

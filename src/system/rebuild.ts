@@ -271,9 +271,9 @@ export const resumeRebuild = Effect.fnUntraced(function* (
  * Cancels a rebuild: its build and everything of it is deleted, and no process can commit for it any more. The live build stays as it is. Returns the
  * number of the build that was deleted; undefined if there is none, as after an earlier call. The build is the investigation build that ends at
  * `untilMs`, or else the candidate, or the newest investigation build. Fails with `RebuildRefused` while a view shows a table of the build, as during
- * its promotion.
+ * its promotion. `isDryRun`: changes nothing, and returns the number of the build that would be deleted.
  */
-export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
+export const cancelRebuild = (sql: Sql, name: string, untilMs?: number, isDryRun = false) =>
   retrying(
     transaction(
       sql,
@@ -282,7 +282,7 @@ export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
         const builds = yield* readBuilds(tx, name)
         const candidate = rebuiltBuild(builds, untilMs)
         if (candidate === undefined) return undefined
-        return yield* cancelBuild(tx, builds, candidate)
+        return isDryRun ? copyOf(builds, candidate).number : yield* cancelBuild(tx, builds, candidate)
       })
     ),
     // not where it may have been done: then another build would be deleted as well
@@ -301,6 +301,9 @@ export const cancelRebuild = (sql: Sql, name: string, untilMs?: number) =>
 const othersDepend = "2BP01"
 /** For how long a cancellation is tried again that PostgreSQL rolled back, in milliseconds. */
 const deadlockMs = 30_000
+/** The build that a build of keys is a part of; any other build is itself. */
+const copyOf = (builds: ReadonlyArray<StoredBuild>, build: StoredBuild): StoredBuild =>
+  builds.find(({ repair }) => repair !== null && repair.scratch === build.number) ?? build
 /** Deletes a build with what belongs to its rebuild: one of keys has two. Returns the number of the build that was to be promoted. */
 export const cancelBuild = Effect.fnUntraced(function* (
   tx: Session,
@@ -308,7 +311,7 @@ export const cancelBuild = Effect.fnUntraced(function* (
   build: StoredBuild
 ) {
   const { name } = build
-  const copy = builds.find(({ repair }) => repair !== null && repair.scratch === build.number) ?? build
+  const copy = copyOf(builds, build)
   const scratch = copy.repair?.scratch ?? null
   for (const number of scratch === null ? [copy.number] : [scratch, copy.number]) {
     yield* deleteBuild(tx, name, number)

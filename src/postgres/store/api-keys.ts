@@ -81,6 +81,14 @@ export const revokeApiKey = (sql: Sql, id: string): Effect.Effect<ListedApiKey |
     return row
   })
 
+/** A key as lists have it; undefined if there is none with this id. */
+export const showApiKey = (sql: Sql, id: string): Effect.Effect<ListedApiKey | undefined, SqlError> =>
+  query("show an API key", async () => {
+    const [row] = await sql<Array<ListedApiKey>>`
+      select ${sql.unsafe(listed)} from millrace.api_key where key_id = ${id}`
+    return row
+  })
+
 /** Notes that a key was used, at most once a minute. */
 export const noteApiKeyUse = (sql: Sql, id: string): Effect.Effect<void, SqlError> =>
   query(

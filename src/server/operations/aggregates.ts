@@ -8,8 +8,8 @@ import { archiveKnown } from "../aggregates/archive.ts"
 import { aggregatesByName, knownAggregate } from "../aggregates/catalog.ts"
 import { described, flag, integer, object } from "../http/json-schema.ts"
 import { Problem } from "../http/problem.ts"
-import { addRoute, answerOf, commandText, type OperationParts } from "./parts.ts"
-import { command, responses } from "./schemas.ts"
+import { addRoute, answerOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
+import { command, dryRun, responses } from "./schemas.ts"
 
 /** Adds `POST /v1/operations/aggregates/NAME/ID/archive`. */
 export const aggregates = (app: FastifyInstance, { system }: OperationParts): void =>
@@ -19,10 +19,12 @@ export const aggregates = (app: FastifyInstance, { system }: OperationParts): vo
     "/v1/operations/aggregates/:name/:id/archive",
     {
       summary: "Archive a stream of an aggregate: it takes no more events, and its events stay. It cannot be undone",
+      querystring: { type: "object", properties: { dryRun } },
       response: responses(
         {
           200: object({
             command,
+            dry_run: flag,
             version: described(integer, "the stream's version, which is its last"),
             repeated: described(flag, "whether it took no more events before")
           })
@@ -33,16 +35,18 @@ export const aggregates = (app: FastifyInstance, { system }: OperationParts): vo
       )
     },
     async (request) => {
+      const isDryRun = isTrue(parametersOf(request, ["dryRun"]).dryRun, "dryRun")
       const { id = "", name = "" } = request.params as Readonly<Record<string, string>>
       const aggregate = knownAggregate(aggregatesByName(system.application), name)
       const archived = await answerOf(
-        archiveKnown(aggregate, id).pipe(
+        archiveKnown(aggregate, id, isDryRun).pipe(
           Effect.provideService(EventStore, system.eventStore),
           Effect.mapError((error) => problemOf(error) ?? error)
         )
       )
       if (archived === undefined)
         throw new Problem(404, "unknown_stream", `${aggregate.name} ${shown(id)} has no events`, "check the id")
-      return { command: commandText(["aggregate", "archive", aggregate.name, id]), ...archived }
+      const words = ["aggregate", "archive", aggregate.name, id]
+      return { command: commandText(words, { "dry-run": isDryRun }), dry_run: isDryRun, ...archived }
     }
   )

@@ -33,16 +33,16 @@ import {
   Resume,
   Until
 } from "./projection-requests.ts"
-import { integer, nullable, object, text } from "../http/json-schema.ts"
-import { command, rebuildPlan, rebuilt, responses } from "./schemas.ts"
+import { flag, integer, type Json, nullable, object, text } from "../http/json-schema.ts"
+import { command, dryRun, rebuildPlan, rebuilt, responses } from "./schemas.ts"
 
 const path = "/v1/operations/projections"
 
-const rebuildSchema = (summary: string, body: Schema.Top) => ({
+const rebuildSchema = (summary: string, body: Schema.Top, more: Json = {}) => ({
   summary,
   body: jsonSchemaOf(body),
   response: responses(
-    { 200: object({ command, projection: text, build: nullable(integer), state: text }) },
+    { 200: object({ command, projection: text, build: nullable(integer), state: text, ...more }) },
     400,
     404,
     409,
@@ -185,14 +185,21 @@ const cancelRoute = (app: FastifyInstance, parts: OperationParts): void => {
     app,
     "POST",
     `${path}/:name/rebuild/cancel`,
-    rebuildSchema("Give a rebuild up and delete its build; build is null if there is none", Until),
+    {
+      ...rebuildSchema("Give a rebuild up and delete its build; build is null if there is none", Until, {
+        dry_run: flag
+      }),
+      querystring: { type: "object", properties: { dryRun } }
+    },
     async (request) => {
       const name = nameOf(request)
+      const isDryRun = isTrue(parametersOf(request, ["dryRun"]).dryRun, "dryRun")
       const { until } = bodyOf(request, Until, limits)
       await known(parts, name)
-      const build = (await answerOf(cancelRebuild(system.database.sql, name, momentOf(until, "until")))) ?? null
-      const command = commandText(["rebuild", name], { until, cancel: true })
-      return { command, projection: name, build, state: "cancelled" }
+      const untilMs = momentOf(until, "until")
+      const build = (await answerOf(cancelRebuild(system.database.sql, name, untilMs, isDryRun))) ?? null
+      const command = commandText(["rebuild", name], { until, cancel: true, plan: isDryRun })
+      return { command, projection: name, build, state: isDryRun ? "unchanged" : "cancelled", dry_run: isDryRun }
     }
   )
 }

@@ -129,7 +129,7 @@ export const timers = (app: FastifyInstance, parts: OperationParts): void => {
           )
         const words = ["timers", verb, ...(ids.length > 20 ? ["ID…"] : ids)]
         return {
-          command: commandText(words, { projection, aggregate, all }),
+          command: commandText(words, { projection, aggregate, all, "dry-run": isDryRun }),
           dry_run: isDryRun,
           count: done.length,
           ids: done

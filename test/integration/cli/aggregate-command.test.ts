@@ -163,6 +163,12 @@ test("after kill -9 of the process, the same Idempotency-Key gets the same answe
 
 test("archive closes a stream for the running dev, may be repeated, and refuses an id without events", async () => {
   await post("o-9", "place", { customer: "ann", cents: 5 })
+  const dry = await aggregate("archive", "order", "o-9", "--dry-run")
+  expect(dry).toMatchObject({
+    code: 0,
+    errors: "",
+    output: "order o-9 would be archived, at version 1: it would take no more events, and those it has stay\n"
+  })
   const first = await aggregate("archive", "order", "o-9")
   expect(first).toMatchObject({
     code: 0,
@@ -172,6 +178,10 @@ test("archive closes a stream for the running dev, may be repeated, and refuses 
   expect(await aggregate("archive", "order", "o-9", "--json")).toMatchObject({
     code: 0,
     output: '{"version":1,"repeated":true}\n'
+  })
+  expect(await aggregate("archive", "order", "o-9", "--dry-run", "--json")).toMatchObject({
+    code: 0,
+    output: '{"dry_run":true,"version":1,"repeated":true}\n'
   })
   expect(await post("o-9", "pay", { method: "card" })).toMatchObject({
     status: 410,
@@ -183,13 +193,23 @@ test("archive closes a stream for the running dev, may be repeated, and refuses 
   })
   const none = { code: 1, errors: "millrace: order o-10 has no events\n" }
   expect(await aggregate("archive", "order", "o-10")).toMatchObject(none)
-  const archive = (id: string) => fetch(`${dev.url}/v1/operations/aggregates/order/${id}/archive`, { method: "POST" })
+  expect(await aggregate("archive", "order", "o-10", "--dry-run")).toMatchObject(none)
+  const archive = (id: string, query = "") =>
+    fetch(`${dev.url}/v1/operations/aggregates/order/${id}/archive${query}`, { method: "POST" })
+  expect((await archive("o-10", "?dryRun=true")).status).toBe(404)
   expect([(await archive("o-10")).status, (await archive("a%00")).status]).toEqual([404, 400])
   expect((await post("o-10", "place", { customer: "ann", cents: 5 })).status).toBe(201)
+  const command = "millrace aggregate archive order o-10"
+  const asked = await archive("o-10", "?dryRun=true")
+  expect([asked.status, await asked.json()]).toEqual([
+    200,
+    { command: `${command} --dry-run`, dry_run: true, version: 1, repeated: false }
+  ])
+  expect((await archive("o-10", "?dryRun=perhaps")).status).toBe(400)
   const archived = await archive("o-10")
   expect([archived.status, await archived.json()]).toEqual([
     200,
-    { command: "millrace aggregate archive order o-10", version: 1, repeated: false }
+    { command, dry_run: false, version: 1, repeated: false }
   ])
   expect((await post("o-10", "pay", { method: "card" })).status).toBe(410)
 })

@@ -78,6 +78,13 @@ test("beside a running dev, erased data is gone at once from states, exports and
   expect(before.map(({ aggregate }) => aggregate)).toEqual(["customer", "ticket"])
   expect(before[1]!.event["note"]).toBe("secret-word")
 
+  const dry = await millrace("erase", ada, "--dry-run")
+  expect([dry.code, dry.errors]).toEqual([0, ""])
+  expect(dry.output).toContain("would erase the personal data of ada")
+  const asked = await millrace("erase", ada, "--dry-run", "--json")
+  expect((await millrace("erase", ada, "--dry-run", "--readmit")).code).toBe(2)
+  expect(await state(ada)).toMatchObject({ state: { email: "private-ada@example.org" } })
+
   const erased = await millrace("erase", ada, "--json")
   expect([erased.code, erased.errors]).toEqual([0, ""])
   expect(JSON.parse(erased.output)).toMatchObject({
@@ -89,6 +96,8 @@ test("beside a running dev, erased data is gone at once from states, exports and
     ],
     unaware: ["inline_emails", "async_emails", "notes"]
   })
+  // what the dry run has said
+  expect({ ...JSON.parse(asked.output), dry_run: undefined }).toEqual(JSON.parse(erased.output))
   // the process that runs has dropped its key and its state
   expect(await state(ada)).toMatchObject({ state: { email: "gone" } })
   expect((await register(ada)).status).toBe(410)
@@ -98,7 +107,7 @@ test("beside a running dev, erased data is gone at once from states, exports and
   expect(JSON.parse(unknown.output)).toMatchObject({ subject: "nobody", keys: 0, aggregates: [], unaware: [] })
   const after = await exported(ada)
   expect(after.map(({ event }) => event["email"] ?? event["note"])).toEqual(["gone", "[erased]"])
-}, 60_000)
+}, 120_000)
 
 test("on a stopped system subjects are erased, and rebuilt projections have redacted rows", async () => {
   dev.process.kill("SIGTERM")

@@ -77,6 +77,9 @@ it.live(
         // let in, and told that the event is of no topic
         assert.strictEqual((yield* ingest({ MILLRACE_API_KEY: key })).code, 4)
 
+        const asked = yield* Cli.run(environment, "keys", "revoke", key, "--dry-run")
+        assert.match(asked.output, /^The key of loader would be revoked/)
+        assert.strictEqual(yield* status("/v1/topics", { authorization: `Bearer ${key}` }), 403)
         const revoked = yield* Cli.run(environment, "keys", "revoke", key)
         assert.match(revoked.output, /^The key of loader is revoked/)
         while ((yield* status("/v1/topics", { authorization: `Bearer ${key}` })) !== 401) yield* Effect.sleep(100)

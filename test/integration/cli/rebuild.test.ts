@@ -84,6 +84,9 @@ it.live(
         assert.deepStrictEqual(found, same)
         assert.isAbove(rows, 1_000)
 
+        const planned = yield* run({}, ...rebuild, "--cancel", "--plan", "--json")
+        const unchanged = { projection: "signals", build: 2, state: "unchanged", dry_run: true }
+        assert.deepStrictEqual(JSON.parse(planned.output), unchanged)
         const cancelled = yield* run({}, ...rebuild, "--cancel", "--json")
         assert.deepStrictEqual(JSON.parse(cancelled.output), { projection: "signals", build: 2, state: "cancelled" })
         const none = yield* run({}, ...rebuild, "--pause")

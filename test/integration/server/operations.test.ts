@@ -268,7 +268,12 @@ test("a rebuild goes on when its client is gone, one at a time for a projection,
   const resumed = await call("projections/accounts/rebuild/resume", { rate: null })
   expect(resumed.body).toMatchObject({ state: "running", command: "millrace rebuild accounts --rate max --resume" })
   await call("projections/accounts/rebuild/pause", {})
+  const asked = await call("projections/accounts/rebuild/cancel?dryRun=true", {})
+  expect(asked.body).toMatchObject({ dry_run: true, command: "millrace rebuild accounts --cancel --plan" })
+  // it may have ended before it was paused
+  expect(asked.body.state).toBe("unchanged")
   const cancelled = await call("projections/accounts/rebuild/cancel", {})
+  expect(cancelled.body).toMatchObject({ state: "cancelled", build: asked.body.build, dry_run: false })
   const isCancelled = cancelled.body.build === 3
   await eventually(
     `select ${isCancelled ? "count(*) = 0" : "true"} as ok from millrace.projection where version = 3 and retired_at is null`
@@ -348,7 +353,11 @@ test("timers are listed, retried and discarded", async () => {
   await insert(two, "'no'")
   expect((await call("timers")).body.timers.map(({ id }: { readonly id: string }) => id)).toEqual([one, two])
   expect((await call("timers?failing=true")).body.timers).toMatchObject([{ id: two, state: "failing", reason: "no" }])
-  expect((await call("timers/discard?dryRun=true", { all: true })).body).toMatchObject({ count: 2, dry_run: true })
+  expect((await call("timers/discard?dryRun=true", { all: true })).body).toMatchObject({
+    count: 2,
+    dry_run: true,
+    command: "millrace timers discard --all --dry-run"
+  })
   expect(await refusal("timers/discard", {})).toEqual([422, "invalid_operation"])
   expect(await refusal("timers/retry", { ids: [one] })).toEqual([409, "refused"])
   expect((await call("timers/discard", { ids: [one] })).body).toMatchObject({
@@ -363,7 +372,7 @@ test("timers are listed, retried and discarded", async () => {
 test("what a route does not know is refused, so that a misspelled dry run never changes anything", async () => {
   expect(await refusal("projections/accounts/promote?dryrun=true", {})).toEqual([400, "invalid_parameter"])
   expect(await refusal("projections/accounts/promote?dryRun=yes", {})).toEqual([400, "invalid_parameter"])
-  expect(await refusal("projections/accounts/rebuild/cancel?dryRun=true", {})).toEqual([400, "invalid_parameter"])
+  expect(await refusal("projections/accounts/rebuild/pause?dryRun=true", {})).toEqual([400, "invalid_parameter"])
   expect(await refusal("dead-letters/retry", { projction: "accounts" })).toEqual([422, "schema_mismatch"])
   expect(await refusal("dead-letters/retry", { projection: "acounts" })).toEqual([404, "unknown_name"])
   expect(await refusal("projections/nobody")).toEqual([404, "unknown_name"])
