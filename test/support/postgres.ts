@@ -72,7 +72,10 @@ const templateOn = (url: string): Promise<string> => {
   return promise
 }
 
-/** A new database on a server, with the project's tables; dropped with the scope. */
+/**
+ * A new database on a server, with the project's tables. Its sessions end with the scope, and it is dropped unless the whole server is removed
+ * with this file's scope: a drop writes a checkpoint, which takes as long as all else here.
+ */
 export const databaseOn = Effect.fnUntraced(function* (
   url: string,
   max = 10
@@ -84,9 +87,11 @@ export const databaseOn = Effect.fnUntraced(function* (
   yield* query("create", () => admin.unsafe(`create database ${name} template ${template}`)).pipe(
     Effect.retry({ times: 50, schedule: Schedule.spaced("50 millis") })
   )
-  yield* Effect.addFinalizer(() =>
-    Effect.ignore(query("drop", () => admin.unsafe(`drop database if exists ${name} with (force)`)))
-  )
+  const end =
+    hasImage && directories.has(new URL(url).host)
+      ? `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${name}'`
+      : `drop database if exists ${name} with (force)`
+  yield* Effect.addFinalizer(() => Effect.ignore(query("drop", () => admin.unsafe(end))))
   const own = new URL(url)
   own.pathname = `/${name}`
   const sql = yield* connect(own.href, { max })
