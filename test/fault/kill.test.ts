@@ -25,7 +25,7 @@ import {
 import { isLong } from "../support/size.ts"
 
 const seed = Number(process.env["MILLRACE_KILL_SEED"] ?? Math.floor(Math.random() * 1e9))
-const kills = Number(process.env["MILLRACE_KILLS"] ?? (isLong ? 20 : 5))
+const kills = Number(process.env["MILLRACE_KILLS"] ?? (isLong ? 20 : 3))
 
 /** mulberry32: the same numbers for the same seed. */
 const randomOf = (state: number) => () => {
@@ -136,7 +136,8 @@ describe("kill -9", () => {
 
   /** What is sent: the part in which new events are, slowly enough to be killed within; in the last fifth of the cycles the whole file. */
   const inputOf = (cycle: number): { readonly input: string; readonly speed: string; readonly ms: number } => {
-    if (cycle >= kills * 0.8) return { input: flightsFile, speed: random() < 0.5 ? "max" : "20000", ms: 2_500 }
+    if (cycle >= Math.floor(kills * 0.8))
+      return { input: flightsFile, speed: random() < 0.5 ? "max" : "20000", ms: 2_500 }
     const from = Math.max(0, frontier - Math.floor(between(0, 1_500)))
     const speed = Math.floor(between(500, 2_500))
     const input = join(dataDir, "part.ndjson")

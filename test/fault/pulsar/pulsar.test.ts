@@ -28,7 +28,7 @@ onNode("faults on Pulsar", () => {
   it(`nothing is lost, doubled, out of order or wrong after faults of every kind (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
     const counts = isLong ? standard : short
-    const messages = isLong ? 1_000 : 500
+    const messages = isLong ? 1_000 : 250
     const report = await execute({ seed, plan: planOf(seed, counts), messages, patienceMs: 150_000, say })
     const { disordered, doubled, examples, faults, hang, kills, lost, wrong } = report
     process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)

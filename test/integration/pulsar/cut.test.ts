@@ -33,6 +33,7 @@ import {
   type TransportName,
   transports
 } from "../../support/pulsar.ts"
+import { isLong } from "../../support/size.ts"
 import { owning, overTransports, testOver } from "../../support/stack.ts"
 
 /** A broker that advertises the address of a proxy to its clients, and whose web interface is behind another proxy. */
@@ -82,7 +83,7 @@ const layer = Layer.effect(
 )
 
 const types = ["exclusive", "failover", "shared", "keyShared"] as const
-const total = 240
+const total = isLong ? 240 : 120
 const keys = 10
 const numbered = (from: number, to: number): ReadonlyArray<NumberedMessage> =>
   upTo(to, from).map((seq) => ({
@@ -271,7 +272,7 @@ suite("the fan-out on Pulsar, under faults", () => {
               .pipe(Effect.flatMap((consumer) => Effect.forkChild(consume(consumer))))
           )
           const cutting = yield* Effect.forkChild(
-            Effect.repeat(Effect.andThen(Effect.sleep(400), Effect.promise(cut)), { times: 14 })
+            Effect.repeat(Effect.andThen(Effect.sleep(400), Effect.promise(cut)), { times: isLong ? 14 : 7 })
           )
           for (const [i, fiber] of consuming.entries()) {
             const handled = yield* Fiber.join(fiber)

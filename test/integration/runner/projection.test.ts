@@ -34,6 +34,7 @@ import {
   type Engine,
   type Message
 } from "../../support/same-as-memory.ts"
+import { isLong } from "../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -214,7 +215,7 @@ const playEvents = Effect.fnUntraced(function* (random: Random) {
   same(last(sent), last(outboxOf(engine)), "rows of windows")
 })
 
-const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? 8)
+const runs = Number(process.env["MILLRACE_TEST_RUNS"] ?? (isLong ? 40 : 3))
 describe("the runner on PostgreSQL commits what the engine in memory does", () => {
   for (let run = 0; run < runs; run++) {
     it.live(`batch by batch, run ${run}, seed ${seed}`, () => Effect.scoped(playBatches(randomOf(seed + run))), 60_000)

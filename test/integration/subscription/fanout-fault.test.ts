@@ -15,6 +15,7 @@ import { Topic } from "../../../src/model/topic.ts"
 import { ascending, options, receiveAll, sent, seqs, Topics, upTo } from "../../contract/fanout-support.ts"
 import { fanOutOn } from "../../support/fanout.ts"
 import { database } from "../../support/postgres.ts"
+import { isLong } from "../../support/size.ts"
 
 const child = (url: string, topic: string, type: SubscriptionType) =>
   Effect.acquireRelease(
@@ -116,7 +117,7 @@ describe("fan-out on PostgreSQL, under faults", () => {
     () =>
       Effect.gen(function* () {
         const { sql, url } = yield* database
-        const total = 1_500
+        const total = isLong ? 1_500 : 600
         const handled: Record<string, Map<string, Array<number>>> = {
           shared: new Map(),
           keyShared: new Map(),
@@ -186,7 +187,7 @@ describe("fan-out on PostgreSQL, under faults", () => {
               yield* publisher.publish(topic, sent(from + 49, from, 17, 3)).pipe(Effect.retry({ times: 10 }))
             yield* Effect.sleep(100)
           }
-          while (killed.length <= 15) yield* Effect.sleep(20)
+          while (killed.length <= (isLong ? 15 : 6)) yield* Effect.sleep(20)
           yield* Fiber.interrupt(killer)
           const count = (type: string) => [...handled[type]!.values()].flat().length
           const from = performance.now()

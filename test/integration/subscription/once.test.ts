@@ -20,6 +20,7 @@ import { sent, topicWith, Topics, upTo } from "../../contract/fanout-support.ts"
 import { fanOutOn } from "../../support/fanout.ts"
 import { databaseOn, server, type Database } from "../../support/postgres.ts"
 import { randomOf, seed } from "../../support/random.ts"
+import { isLong } from "../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -324,7 +325,7 @@ describe("consumers that are killed at random", () => {
           if (total - row!.n < 400) yield* topics.publish(topic, sent((total += 50), total - 49, keys, 2))
         }).pipe(Effect.uninterruptible)
         const publishing = yield* Effect.forkScoped(Effect.repeat(publish, { schedule: Schedule.spaced(100) }))
-        for (let kills = 0; kills < 6; kills++) {
+        for (let kills = 0; kills < (isLong ? 6 : 2); kills++) {
           const at = random.int(0, 1)
           // kills that meet no consumer at work prove nothing
           yield* counting(sql, children[at]!.pid!)

@@ -24,6 +24,7 @@ import { lossy, type Loss } from "../../../fault/lossy.ts"
 import * as Mutant from "../../../fault/mutants.ts"
 import { engine, type Engine } from "../../../support/engine.ts"
 import { server } from "../../../support/postgres.ts"
+import { isLong } from "../../../support/size.ts"
 
 const scope = Scope.makeUnsafe()
 let root = ""
@@ -241,7 +242,7 @@ describe("a commit is applied once", () => {
       // as the runner does: after a retryable failure it claims again
       const claimed = Effect.retry(claim(store), { while: ({ _tag }) => _tag === "StoreError" })
       let held = yield* claimed
-      while (killed.backends < 25) {
+      while (killed.backends < (isLong ? 25 : 8)) {
         const changes = batchOf(held, ["a", `k${held.position % 7}`])
         held = yield* Effect.catchTag(store.commit(one, held, changes), "StoreError", () => claimed)
       }
