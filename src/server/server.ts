@@ -52,6 +52,7 @@ import {
   type TlsTexts,
   TlsUnusable
 } from "./http/tls.ts"
+import { guardHandshakes } from "./http/tls-deno.ts"
 import { allowOrigins, protect } from "./plugins.ts"
 import { prepare } from "./preparing.ts"
 import { records } from "./streams/log-routes.ts"
@@ -443,7 +444,9 @@ const serving = Effect.fnUntraced(function* (
   if (tls !== undefined && texts !== undefined) {
     const report = ({ level, message }: TlsReport) =>
       Effect.runForkWith(context)(level === "info" ? Effect.logInfo(message) : Effect.logWarning(message))
-    const follow = () => followTls(app.server as unknown as TlsServer, tls, texts, report)
+    const server = app.server as unknown as TlsServer
+    const onAuthorities = "Deno" in globalThis ? guardHandshakes(server, limits.headersMs) : undefined
+    const follow = () => followTls(server, tls, texts, report, onAuthorities)
     yield* Effect.acquireRelease(Effect.sync(follow), (stop) => Effect.sync(stop))
   }
   const port = yield* listen(app, host, options.port)

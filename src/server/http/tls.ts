@@ -131,13 +131,15 @@ export interface TlsReport {
 }
 /**
  * Makes a server use new files once they were read twice in a row without a change, and belong together: connections that are open keep theirs.
- * Until then, and if they cannot be used, it goes on with the old ones. Returns a function that stops it.
+ * Until then, and if they cannot be used, it goes on with the old ones. `onAuthorities` gets those of clients whenever they are used. Returns a function
+ * that stops it.
  */
 export const followTls = (
   server: Pick<TlsServer, "setSecureContext">,
   options: TlsOptions,
   first: TlsTexts,
-  report: (report: TlsReport) => void
+  report: (report: TlsReport) => void,
+  onAuthorities?: (authorities: ReadonlyArray<X509Certificate>) => void
 ): (() => void) => {
   const identity = (texts: TlsTexts) => JSON.stringify([texts.cert, texts.key, texts.ca])
   let used = identity(first)
@@ -152,6 +154,7 @@ export const followTls = (
       if (found === used || !isStable) return
       check(texts, options, Date.now())
       server.setSecureContext(contextOf(texts))
+      if (texts.ca !== undefined) onAuthorities?.(certificatesIn(texts.ca, options.ca!))
       used = found
       failure = ""
       const [leaf] = certificatesIn(texts.cert, options.cert)
