@@ -53,14 +53,17 @@ export const pageStatement = (
     ...conditionsOf(filters, tenant, parameter),
     ...(after === undefined ? [] : [behind(order, after, { view, parameter })])
   ]
+  const ordered = `order by ${order.map((one) => `${expression(one)}${one.isDescending ? " desc" : ""}`).join(", ")}`
+  // the rows of the page come first: PostgreSQL would make the JSON of each row that it sorts
   const text = `select row_to_json(s)::text as row, json_build_array(${order
     .map(({ column }) => `t.${quote(column.name)}::text`)
     .join(", ")})::text as cursor
-from public.${quote(view.name)} t cross join lateral (select ${columns.map((column) => printed(column, "t")).join(", ")}) s
-${conditions.length === 0 ? "" : `where ${conditions.join("\n  and ")}\n`}order by ${order
-    .map((one) => `${expression(one)}${one.isDescending ? " desc" : ""}`)
-    .join(", ")}
-limit ${limit + 1}${after === undefined || after.sent === 0 ? "" : ` offset ${after.sent}`}`
+from (
+select t.* from public.${quote(view.name)} t
+${conditions.length === 0 ? "" : `where ${conditions.join("\n  and ")}\n`}${ordered}
+limit ${limit + 1}${after === undefined || after.sent === 0 ? "" : ` offset ${after.sent}`}
+) t cross join lateral (select ${columns.map((column) => printed(column, "t")).join(", ")}) s
+${ordered}`
   return { text, parameters }
 }
 
