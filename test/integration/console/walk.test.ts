@@ -288,7 +288,8 @@ const dialogs = async (page: Page): Promise<ReadonlyArray<string>> => {
   const problems: Array<string> = []
   const openers = page.locator("main [aria-haspopup=dialog]:enabled")
   for (let i = 0; i < Math.min(3, await openers.count()); i++) {
-    const opener = openers.nth(i)
+    // the element itself: its row may move, or go, while the dialog is open
+    const opener = (await openers.nth(i).elementHandle())!
     const name = await opener.innerText()
     await opener.focus()
     await page.keyboard.press("Enter")
@@ -299,7 +300,7 @@ const dialogs = async (page: Page): Promise<ReadonlyArray<string>> => {
     }
     await page.keyboard.press("Escape")
     await page.locator("dialog[open]").waitFor({ state: "detached" })
-    if (!(await opener.evaluate((one) => one === one.ownerDocument.activeElement)))
+    if (!(await opener.evaluate((one) => one === one.ownerDocument.activeElement || !one.isConnected)))
       problems.push(`the focus is not back on ${name}`)
   }
   return problems
