@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs"
 import { availableParallelism, tmpdir } from "node:os"
 import { join, relative } from "node:path"
-import { defineConfig } from "vitest/config"
+import { configDefaults, defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { onDeno } from "./test/deno.ts"
 
@@ -27,9 +27,23 @@ const alsoOnDeno = Object.keys(onDeno).map((path) =>
   path.endsWith(".test.ts") ? `test/${path}` : `test/${path}/**/*.test.ts`
 )
 
+const chosen = "Deno" in globalThis ? alsoOnDeno : ["test/unit/**/*.test.ts", "test/**/*.test.ts"]
+const isUnit = (pattern: string) => pattern.startsWith("test/unit/")
+
 export default defineConfig({
   test: {
-    include: "Deno" in globalThis ? alsoOnDeno : ["test/**/*.test.ts"],
+    projects: [
+      // functions without I/O: files that share a process import everything once, which is most of their time
+      { extends: true, test: { name: "unit", include: chosen.filter(isUnit), isolate: false } },
+      {
+        extends: true,
+        test: {
+          name: "other",
+          include: chosen.filter((pattern) => !isUnit(pattern)),
+          exclude: [...configDefaults.exclude, "test/unit/**"]
+        }
+      }
+    ],
     reporters: ["default", "./test/support/skipped-reporter.ts"],
     globalSetup: ["./test/support/expected-parts.ts", "./test/support/remove-image.ts"],
     pool: "forks",
