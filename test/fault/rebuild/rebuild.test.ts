@@ -29,10 +29,17 @@ it("the patches of named points and mutants of rebuilds fit the source", () => {
 suite("kills during rebuilds and promotions", () => {
   it(`readers see one build at a time, and every event is processed and published once (seed ${seed})`, async () => {
     process.stdout.write(`seed ${seed}: repeat with MILLRACE_FAULT_SEED=${seed}\n`)
-    const plan = planOf(seed, isLong ? {} : { count: 3 })
+    const plan = planOf(seed, isLong ? {} : { count: 2 })
     const lines: Array<string> = []
     const say = (line: string) => void lines.push(line)
-    const report = await execute({ seed, plan, events: isLong ? 20_000 : 500, patienceMs: 240_000, say })
+    const report = await execute({
+      seed,
+      plan,
+      events: isLong ? 20_000 : 500,
+      rate: isLong ? 50 : 20,
+      patienceMs: 240_000,
+      say
+    })
     const { disordered, doubled, examples, faults, hang, lost, wrong } = report
     process.stdout.write(`${JSON.stringify({ ...report, hang: hang !== undefined, examples: undefined })}\n`)
     assert.deepEqual(
