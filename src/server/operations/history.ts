@@ -47,7 +47,8 @@ export const history = (app: FastifyInstance, parts: OperationParts): void => {
       return startJob(parts, request, reply, {
         kind: "history",
         subject: body.key,
-        command: `curl -X POST http://${request.host}${path}/history -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}`,
+        // the host is what the client wrote, which a shell must not read
+        command: `curl -X POST ${quoted(`${request.protocol}://${request.host}${path}/history`)} -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}`,
         run: (progress) =>
           Effect.map(
             keyHistory(
