@@ -284,6 +284,12 @@ test("a rebuild goes on when its client is gone, one at a time for a projection,
   expect((await call("jobs")).body.jobs[0].result).toBeNull()
 })
 
+test("the command of a key's history is a request to this server", async () => {
+  const { body } = await job("history", { key: "a" })
+  const sent = `'content-type: application/json' -d '{"key":"a"}'`
+  expect([body.state, body.command]).toEqual(["done", `curl -X POST ${url}/v1/operations/history -H ${sent}`])
+})
+
 test("a row is explained by its events", async () => {
   const { body, status } = await job("explain", { table: "moves_seen", key: { id: "m0" } })
   expect([status, body.state, body.command]).toEqual([200, "done", `millrace explain moves_seen '{"id":"m0"}'`])
