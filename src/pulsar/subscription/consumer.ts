@@ -86,6 +86,8 @@ export class PulsarConsumer implements Consumer {
   private readonly signal = Latch.makeUnsafe(false)
   private state: "closed" | "opening" | "open" | "ended" = "closed"
   private failure: PulsarFailure | undefined
+  /** How often all partitions were connected to anew. What began to reconnect before that is over. */
+  private openings = 0
   private activeAt = now()
   private pulling = false
   private warned = false
@@ -111,9 +113,9 @@ export class PulsarConsumer implements Consumer {
       ? Math.min(100, Math.floor(receiveQueue / 10 / this.all.length))
       : Math.min(1_000, Math.max(1, receiveQueue))
   }
-  private connect(partition: ConsumedPartition): Promise<TransportConsumer> {
+  private async connect(partition: ConsumedPartition): Promise<TransportConsumer> {
     const { name, settings, transport } = this.options
-    // messages under way on a connection that is given up come again on the next one, in their order
+    // messages under way on a connection that is given up, or closed, come again on the next one, in their order
     let over = false
     const options: ConsumeOptions = {
       topic: partition.topic,
@@ -136,11 +138,21 @@ export class PulsarConsumer implements Consumer {
         this.pull()
       }
     }
-    return transport.consume(options)
+    const consumer = await transport.consume(options)
+    return {
+      ask: (count) => consumer.ask(count),
+      acknowledge: (messages) => consumer.acknowledge(messages),
+      negativeAcknowledge: (messages) => consumer.negativeAcknowledge(messages),
+      close: () => {
+        over = true
+        return consumer.close()
+      }
+    }
   }
   /** Connects to every partition. If one fails, closes all and rejects. */
   async open(): Promise<void> {
     this.state = "opening"
+    this.openings += 1
     try {
       for (const partition of this.all) {
         partition.consumer = await this.connect(partition)
@@ -201,17 +213,21 @@ export class PulsarConsumer implements Consumer {
     if (this.state === "open") void this.reconnect(partition, failureOf(cause, "receive"))
   }
   private async reconnect(partition: ConsumedPartition, cause: PulsarFailure): Promise<void> {
+    const { openings } = this
+    // one that outlives a release would leave the consumer of its partition open that was made since, with what it has fetched
+    const goesOn = () => this.state === "open" && this.openings === openings
     let failure = cause
     let since: number | undefined
-    for (let ms = reconnectMs.first; this.state === "open"; ms = Math.min(ms * 2, reconnectMs.most)) {
+    for (let ms = reconnectMs.first; goesOn(); ms = Math.min(ms * 2, reconnectMs.most)) {
       try {
         const consumer = await this.connect(partition)
-        if (this.state !== "open") return await consumer.close()
+        if (!goesOn()) return await consumer.close()
         partition.consumer = consumer
         return this.pull()
       } catch (error) {
         failure = failureOf(error, "receive")
       }
+      if (!goesOn()) return
       if (failure.kind === "busy") since ??= now()
       const busyTooLong = this.options.settings.type !== "failover" && now() > (since ?? Infinity) + patienceMs
       const spent = failure.kind === "busy" ? busyTooLong : !failure.retryable && !isMissing(failure)
