@@ -12,13 +12,17 @@ const answer = object({
   expires_at: described(nullable(text), "ISO 8601; null: it does not say")
 })
 
+/** Null beyond the year 275760, which a token may name and a date cannot be. */
+const instantOf = (ms: number | undefined): string | null =>
+  ms === undefined || !(Math.abs(ms) <= 8.64e15) ? null : new Date(ms).toISOString()
+
 const allowedTo = (principal: Principal) => ({
   kind: principal.kind ?? "none",
   name: principal.isAnonymous ? null : principal.name,
   tenant: principal.tenant ?? null,
   // of a tenant's token, operate counts for nothing
   scopes: scopes.filter((scope) => scopeProblem(principal, scope) === undefined),
-  expires_at: principal.expiresMs === undefined ? null : new Date(principal.expiresMs).toISOString()
+  expires_at: instantOf(principal.expiresMs)
 })
 
 /** Adds `GET /v1/credential`, which every valid credential may ask. */

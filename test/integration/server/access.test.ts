@@ -373,8 +373,11 @@ describe("GET /v1/credential", () => {
   test("says what a token allows: of a tenant's, operate counts for nothing; and what a request without a credential may do", async () => {
     const claims = { sub: "ada", tenant: "acme", scope: "millrace:operate millrace:read", exp: 1_900_000_000 }
     const names = { scopeClaim: "scope", scopePrefix: "millrace:", tenantClaim: "tenant" }
-    const jwt = () => Promise.resolve(principalOfClaims(claims, names))
+    const late = { ...claims, exp: 1e18 }
+    const jwt = (token: string) => Promise.resolve(principalOfClaims(token === "l.b.c" ? late : claims, names))
     const open = await startServer(undefined, {}, { access: { isRequired: false, jwt } })
+    // no date can say when
+    expect(await ask("l.b.c", open.url)).toMatchObject({ name: "ada", expires_at: null })
     expect(await ask("a.b.c", open.url)).toEqual({
       kind: "token",
       name: "ada",
