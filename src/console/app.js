@@ -3,7 +3,7 @@ import { forgetCredential, takeCredential, useCredential, useGet, userOf } from 
 import { dataText, isUtc, setUtc, shortened, visible, zone } from "./lib/format.js"
 import { html, render, useEffect, useRef, useState } from "./lib/html.js"
 import { setAllowed, useLack } from "./lib/may.js"
-import { useHeartbeat, useOnline, useRefusal } from "./lib/online.js"
+import { setOnline, useHeartbeat, useOnline, useRefusal } from "./lib/online.js"
 import { linkTo, useRoute } from "./lib/router.js"
 import { ActionHost, Problem } from "./parts/common.js"
 
@@ -104,13 +104,29 @@ const Starting = () => {
   </p>`
 }
 
+/**
+ * Loads the document anew if the server answers: the browser keeps a module that it could not load as failed for as long as the document is there. Not twice
+ * within ten seconds, if that did not help.
+ */
+const reloadOnce = async () => {
+  try {
+    await fetch("/healthz", { cache: "no-store" })
+  } catch {
+    return setOnline(false)
+  }
+  const last = "millrace.reloaded"
+  if (Date.now() - Number(sessionStorage.getItem(last)) < 10_000) return
+  sessionStorage.setItem(last, Date.now())
+  location.reload()
+}
+
 /** The page of the address, loaded when it is first opened. */
 const Page = ({ name, route }) => {
   const [loaded, setLoaded] = useState({ name: undefined })
   const online = useOnline()
   const isFailed = loaded.error !== undefined
   useEffect(() => {
-    if (loaded.name === name && !isFailed) return
+    if (loaded.name === name) return
     let isGone = false
     pages[name].load().then(
       (module) => !isGone && setLoaded({ name, view: module.default }),
@@ -118,11 +134,15 @@ const Page = ({ name, route }) => {
         !isGone &&
         setLoaded({
           name,
-          error: { message: "this page could not be loaded", advice: "it is loaded once the server answers" }
+          error: {
+            message: "this page could not be loaded",
+            advice: "it is loaded once the server answers; else reload the console"
+          }
         })
     )
     return () => (isGone = true)
-  }, [name, online])
+  }, [name])
+  useEffect(() => void (isFailed && online && reloadOnce()), [isFailed, online])
   if (loaded.name !== name) return html`<p class="quiet" role="status">Loading…</p>`
   return loaded.error
     ? html`<${Problem} error=${loaded.error} />`

@@ -195,6 +195,9 @@ suite("the overview and what is beside it", () => {
     const proxy = new TcpProxy(Number(new URL(url()).port))
     await proxy.open()
     const { close, page } = await openConsole(browser, `http://127.0.0.1:${proxy.port}`)
+    // the browser keeps a module that it could not load as failed
+    await page.route("**/console/pages/send.js", (route) => route.abort())
+    await page.reload()
     await sees(page, /^signals turns/)
     const away = page.getByText("The server does not answer.")
     // a port that nothing listens to: what listens there closes each connection
@@ -204,6 +207,8 @@ suite("the overview and what is beside it", () => {
     await sees(page, /^signals turns/)
     // a page that was not loaded before it is asked for is, once the server is back
     await page.evaluate("location.hash = '#/send'")
+    await page.getByText("this page could not be loaded").waitFor()
+    await page.unroute("**/console/pages/send.js")
     proxy.target = Number(new URL(url()).port)
     await away.waitFor({ state: "detached" })
     await page.locator("main select").first().waitFor()
