@@ -53,7 +53,6 @@ const standbyMs = 250
 const patienceMs = 15_000
 const reconnectMs = { first: 50, most: 1_000 }
 
-const lostWhileOpening = () => new PulsarFailure("lost", true, "the connection was lost")
 const now = () => performance.now()
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
@@ -86,7 +85,7 @@ export class PulsarConsumer implements Consumer {
   private readonly signal = Latch.makeUnsafe(false)
   private state: "closed" | "opening" | "open" | "ended" = "closed"
   private failure: PulsarFailure | undefined
-  /** How often all partitions were connected to anew. What began to reconnect before that is over. */
+  /** How often `open` has connected to all partitions. A reconnection that began before the last time is over. */
   private openings = 0
   private activeAt = now()
   private pulling = false
@@ -128,9 +127,9 @@ export class PulsarConsumer implements Consumer {
       arrived: (received) => {
         if (!over) this.arrived(partition, received)
       },
-      lost: (cause, isOver) => {
+      lost: (_, isOver) => {
         over = isOver
-        this.lost(partition, cause, isOver)
+        this.lost(partition, isOver)
       },
       recovered: () => {
         this.unacked.setDisconnected(partition.index, false)
@@ -161,8 +160,7 @@ export class PulsarConsumer implements Consumer {
       }
       this.state = "open"
       this.activeAt = now()
-      for (const partition of this.all)
-        if (partition.consumer === undefined) void this.reconnect(partition, lostWhileOpening())
+      for (const partition of this.all) if (partition.consumer === undefined) void this.reconnect(partition)
       this.pull()
     } catch (cause) {
       await this.disconnect()
@@ -201,7 +199,7 @@ export class PulsarConsumer implements Consumer {
     this.unacked.add(held)
     this.signal.openUnsafe()
   }
-  private lost(partition: ConsumedPartition, cause: unknown, isOver: boolean): void {
+  private lost(partition: ConsumedPartition, isOver: boolean): void {
     if ((this.state !== "open" && this.state !== "opening") || partition.consumer === undefined) return
     // until it is over this consumer alone gets the messages again: if it forgot them, messages under way would overtake them
     if (!isOver) return this.unacked.setDisconnected(partition.index, true)
@@ -210,13 +208,13 @@ export class PulsarConsumer implements Consumer {
     partition.consumer = undefined
     partition.asked = 0
     // else `open` does it, when it has connected to the other partitions
-    if (this.state === "open") void this.reconnect(partition, failureOf(cause, "receive"))
+    if (this.state === "open") void this.reconnect(partition)
   }
-  private async reconnect(partition: ConsumedPartition, cause: PulsarFailure): Promise<void> {
+  private async reconnect(partition: ConsumedPartition): Promise<void> {
     const { openings } = this
     // one that outlives a release would leave the consumer of its partition open that was made since, with what it has fetched
     const goesOn = () => this.state === "open" && this.openings === openings
-    let failure = cause
+    let failure: PulsarFailure
     let since: number | undefined
     for (let ms = reconnectMs.first; goesOn(); ms = Math.min(ms * 2, reconnectMs.most)) {
       try {

@@ -102,7 +102,7 @@ describe("a shared consumer", () => {
       connections[0]!.arrived(received(1))
       assert.deepStrictEqual(yield* take(1), [1])
       connections[0]!.lost(new Error("cut"), true)
-      // what it holds is released, and it connects anew while the first try to reconnect is under way
+      // what it holds is released, and it connects again while the first try to reconnect is under way
       const taking = yield* Effect.forkChild(take(1))
       while (connections.length < 3) yield* Effect.sleep(1)
       connections[1]!.connected()
