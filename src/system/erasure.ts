@@ -171,6 +171,12 @@ const streamsOf = (places: ReadonlyArray<Place>): ReadonlyArray<SubjectStreams> 
     aggregate,
     streams: new Set(of.map(({ stream }) => stream)).size
   }))
+/** What an erasure says of the events about its subject, from where they are. */
+const aboutPlaces = (application: Application.Any, places: ReadonlyArray<Place>) => {
+  const aggregates = streamsOf(places)
+  const unaware = unawareOf(application, new Set(aggregates.map(({ aggregate }) => aggregate)))
+  return { aggregates, tenants: tenantsOf(places), unaware }
+}
 /** What `eraseSubject` would do, from what is stored now. Changes nothing, and fails as it does. */
 export const previewErasure = Effect.fnUntraced(function* (
   { application, sql }: Pick<ErasureContext, "application" | "sql">,
@@ -187,9 +193,7 @@ export const previewErasure = Effect.fnUntraced(function* (
         (select count(*)::int from millrace.event_snapshot where subjects && array[${subject}::text]) as snapshots
       from millrace.subject_key where subject = ${subject}`
   )
-  const aggregates = streamsOf(places)
-  const unaware = unawareOf(application, new Set(aggregates.map(({ aggregate }) => aggregate)))
-  return { subject, ...row!, aggregates, tenants: tenantsOf(places), unaware } satisfies Erasure
+  return { subject, ...row!, ...aboutPlaces(application, places) } satisfies Erasure
 })
 
 /**
@@ -210,12 +214,5 @@ export const eraseSubject = Effect.fnUntraced(function* (
   yield* forgetDerived(context.sql, subject)
   yield* announceErasures(context, reason)
   const places = yield* placesOf(context.sql, subject)
-  const aggregates = streamsOf(places)
-  const tenants = tenantsOf(places)
-  return {
-    ...erased,
-    aggregates,
-    tenants,
-    unaware: unawareOf(context.application, new Set(aggregates.map(({ aggregate }) => aggregate)))
-  } satisfies Erasure
+  return { ...erased, ...aboutPlaces(context.application, places) } satisfies Erasure
 })
