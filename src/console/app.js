@@ -105,7 +105,7 @@ const Starting = () => {
 }
 
 /**
- * Loads the document anew if the server answers: the browser keeps a module that it could not load as failed for as long as the document is there. Not twice
+ * Reloads the document if the server answers: the browser keeps a module that it could not load as failed for as long as the document is there. Not twice
  * within ten seconds, if that did not help.
  */
 const reloadOnce = async () => {

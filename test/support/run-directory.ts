@@ -1,4 +1,4 @@
-// The names of what the test files of a run share in the directory for temporary files, and who they are told by: the process of the test runner.
+// The names of what the test files of a run share in the directory for temporary files. They have the id of the process of the test runner.
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
