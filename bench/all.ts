@@ -1,5 +1,6 @@
 // Runs all benchmarks one after another, and writes one table of them: `results.md` and `results.json` in the folder `--out`. What fails does not stop
 // the others. `--readme` also puts the table into bench/README.md. `--only a,b` and `--except a,b` choose, `--small` tries each for seconds, `--list` prints what there is and how long it takes.
+// `--continue` keeps what an earlier run on this machine wrote to that folder, and runs only what is not there yet or failed.
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
@@ -7,7 +8,15 @@ import { availableParallelism, cpus, loadavg, totalmem } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { sampleMachine, surroundings } from "./machine.ts"
-import { markdownOf, outputOf, suite, type SuiteEntry, type SuiteMachine, type SuiteResult } from "./suite.ts"
+import {
+  isSameMachine,
+  markdownOf,
+  outputOf,
+  suite,
+  type SuiteEntry,
+  type SuiteMachine,
+  type SuiteResult
+} from "./suite.ts"
 
 const { values } = parseArgs({
   options: {
@@ -15,6 +24,7 @@ const { values } = parseArgs({
     except: { type: "string" },
     small: { type: "boolean", default: false },
     list: { type: "boolean", default: false },
+    continue: { type: "boolean", default: false },
     readme: { type: "boolean", default: false },
     out: { type: "string", default: join(import.meta.dirname, "results") }
   }
@@ -28,10 +38,30 @@ const named = (text: string | undefined): ReadonlyArray<string> => {
   process.exit(2)
 }
 const [only, except] = [named(values.only), named(values.except)]
-const chosen = suite.filter(({ name }) => (only.length === 0 || only.includes(name)) && !except.includes(name))
 
-const run = async ({ flags, name, small }: SuiteEntry): Promise<SuiteResult> => {
-  const given = values.small ? small : flags
+/** What the folder has of an earlier run. */
+const earlier = (): { readonly machine: SuiteMachine; readonly results: ReadonlyArray<SuiteResult> } | undefined => {
+  try {
+    return JSON.parse(readFileSync(join(values.out, "results.json"), "utf8")) as ReturnType<typeof earlier>
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
+    throw error
+  }
+}
+const flagsOf = ({ flags, small }: SuiteEntry) => (values.small ? small : flags)
+const before = values.continue ? earlier() : undefined
+const done = (before?.results ?? []).filter(({ exit, flags, name }) => {
+  const entry = suite.find((one) => one.name === name)
+  return exit === 0 && entry !== undefined && flags.join(" ") === flagsOf(entry).join(" ")
+})
+const chosen = suite.filter(
+  ({ name }) =>
+    (only.length === 0 || only.includes(name)) && !except.includes(name) && !done.some((one) => one.name === name)
+)
+
+const run = async (one: SuiteEntry): Promise<Omit<SuiteResult, "commit">> => {
+  const { name } = one
+  const given = flagsOf(one)
   process.stderr.write(`\n${[name, ...given].join(" ")}\n`)
   const before = sampleMachine()
   const began = performance.now()
@@ -75,11 +105,18 @@ const main = async () => {
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     loadBefore: Math.round(loadavg()[0]! * 100) / 100
   }
+  if (before !== undefined && !isSameMachine(before.machine, machine)) {
+    const { cores, node, processor } = before.machine
+    process.stderr.write(
+      `${values.out} has results of another machine (Node ${node}, ${cores} cores, ${processor}), which do not compare. try: --out with another folder\n`
+    )
+    process.exit(2)
+  }
   mkdirSync(values.out, { recursive: true })
-  const results: Array<SuiteResult> = []
-  let table = ""
+  const results = [...done]
+  let table = markdownOf(machine, results)
   for (const one of chosen) {
-    results.push(await run(one))
+    results.push({ ...(await run(one)), commit: machine.commit })
     // what is done is there also if the next one is never ready
     table = markdownOf(machine, results)
     writeFileSync(join(values.out, "results.json"), `${JSON.stringify({ machine, results }, null, 2)}\n`)

@@ -147,6 +147,8 @@ export const outputOf = (text: string): unknown => {
 /** What a run of a benchmark gave. */
 export interface SuiteResult {
   readonly name: string
+  /** What it was run from. */
+  readonly commit: string
   readonly flags: ReadonlyArray<string>
   readonly seconds: number
   /** How many cores other programs used meanwhile; undefined where that is not known. */
@@ -167,13 +169,22 @@ export interface SuiteMachine {
   readonly loadBefore: number
 }
 
+/** Whether figures of these two compare, as far as that can be seen. */
+export const isSameMachine = (one: SuiteMachine, other: SuiteMachine): boolean =>
+  one.node === other.node &&
+  one.processor === other.processor &&
+  one.cores === other.cores &&
+  one.memoryGiB === other.memoryGiB
+
 const shownNumber = (value: number) =>
   Math.abs(value) >= 100 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 100) / 100)
-/** The table, as Markdown. */
+/** The table, as Markdown: of all results in the order of the suite, which may be of several runs. */
 export const markdownOf = (
   { at, commit, cores, loadBefore, memoryGiB, node, processor }: SuiteMachine,
-  results: ReadonlyArray<SuiteResult>
+  given: ReadonlyArray<SuiteResult>
 ): string => {
+  const results = suite.flatMap(({ name }) => given.filter((one) => one.name === name))
+  const commits = [...new Set(results.length === 0 ? [commit] : results.map((one) => one.commit))].join(", ")
   const figures = new Map(suite.map((one) => [one.name, one.figures]))
   const rows = results.map(({ coresOthers, exit, flags, name, output, seconds, warning }) => {
     const found = chosenFigures(output, figures.get(name) ?? [])
@@ -184,7 +195,7 @@ export const markdownOf = (
     return `| \`${[name, ...flags].join(" ")}\` | ${what.replaceAll("|", "\\|")} | ${others} | ${Math.round(seconds)} |`
   })
   return [
-    `${at}, commit ${commit}, Node ${node}, ${cores} cores (${processor}), ${memoryGiB} GiB, a load of ${loadBefore} before.`,
+    `${at}, commit ${commits}, Node ${node}, ${cores} cores (${processor}), ${memoryGiB} GiB, a load of ${loadBefore} before.`,
     "",
     "| `npm run bench -- …` | figures | cores of others | seconds |",
     "| --- | --- | --- | --- |",

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, expect, test } from "vitest"
-import { chosenFigures, markdownOf, outputOf, suite } from "../../../bench/suite.ts"
+import { chosenFigures, isSameMachine, markdownOf, outputOf, suite } from "../../../bench/suite.ts"
 
 const folder = join(import.meta.dirname, "../../../bench")
 
@@ -50,11 +50,26 @@ test("the table has a row for each run, with what failed and what was not quiet"
     memoryGiB: 8,
     loadBefore: 0.1
   }
-  const result = { flags: ["--events", "10"], seconds: 61.4, coresOthers: 0, warning: undefined, exit: 0 }
+  const result = {
+    commit: "abc",
+    flags: ["--events", "10"],
+    seconds: 61.4,
+    coresOthers: 0,
+    warning: undefined,
+    exit: 0
+  }
   const table = markdownOf(machine, [
     { ...result, name: "throughput", output: { eventsPerSecond: 45_123.4, peakMiB: 80.25, rows: 7 } },
     { ...result, name: "diff", flags: [], coresOthers: 1.2, warning: "not quiet", exit: 1, output: undefined }
   ])
+  const continued = markdownOf({ ...machine, commit: "def" }, [
+    { ...result, commit: "def", name: "diff", output: undefined },
+    { ...result, name: "throughput", output: undefined }
+  ])
+  // those of the suite's order, with each commit
+  expect(continued).toMatch(/commit abc, def,[^]*`throughput[^]*`diff/)
+  expect(isSameMachine(machine, { ...machine, at: "2026-12-01", commit: "def" })).toBe(true)
+  expect(isSameMachine(machine, { ...machine, processor: "another" })).toBe(false)
   expect(table).toBe(`2026-11-30, commit abc, Node 24.1.0, 2 cores (CPU), 8 GiB, a load of 0.1 before.
 
 | \`npm run bench -- …\` | figures | cores of others | seconds |
