@@ -8,11 +8,15 @@ import { hash } from "node:crypto"
  * Ids are kept as the first 96 bits of a SHA-1 (among a billion ids an hour, two collide once in 10^11 hours), in buckets of event
  * time. Buckets that are not in memory are loaded from the store. For each batch, call `missing` and `load`, then `test` for each
  * event, then `onCommitted` after the commit, or `reset` if there was none.
+ *
+ * In memory are the buckets that the last batch needed, however many ids they have (34 to 67 bytes each), and more of them up to `maxIds` ids.
  */
 export class SeenIds {
   private readonly withinMs: number
   private readonly widthMs: number
   private readonly buckets = new Map<number, Bucket>()
+  /** Those that were needed since the last commit. */
+  private readonly needed = new Set<number>()
   private readonly maxIds: number
   private readonly pending = new PendingIds()
   /** The pending ids once more, in a table to look them up in. */
@@ -42,6 +46,7 @@ export class SeenIds {
     for (const time of times) {
       const last = this.bucketOf(time + this.withinMs)
       for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last; bucket++) {
+        this.needed.add(bucket)
         if (this.buckets.has(bucket)) this.touch(bucket)
         else if (this.newest === undefined || bucket > this.newest) this.buckets.set(bucket, new Bucket())
         else wanted.add(bucket)
@@ -144,14 +149,16 @@ export class SeenIds {
     this.buckets.set(bucket, found)
   }
 
-  /** Drops the least recently used buckets to bound memory. They can be loaded again. */
+  /** Drops the least recently used buckets to bound memory. They can be loaded again. Those of the last batch stay: the next one needs them, too. */
   private evict(): void {
     for (const [bucket, { size }] of this.buckets) {
-      if (this.buckets.size <= maxBuckets && this.ids <= this.maxIds) return
+      if (this.buckets.size <= maxBuckets && this.ids <= this.maxIds) break
       if (this.newest !== undefined && bucket > this.newest) continue // empty, and nothing is stored of it
+      if (this.needed.has(bucket)) continue
       this.buckets.delete(bucket)
       this.ids -= size
     }
+    this.needed.clear()
   }
 }
 

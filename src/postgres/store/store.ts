@@ -2,6 +2,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
 import type { Projection } from "../../model/projection.ts"
 import {
   Fenced,
@@ -71,9 +72,16 @@ const committerOf = (committers: Committers, sql: Sql, projection: Projection.An
   return committer
 }
 
+/**
+ * For so many partitions ids are loaded at a time. A start needs those of an hour or a day for each: the first partitions go on while others wait, and
+ * the answers of all together would take three times the memory of the ids.
+ */
+const loadsAtOnce = 2
+
 /** The store over a pool of connections. */
 export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Service"] => {
   const committers: Committers = new WeakMap()
+  const loadingIds = Semaphore.makeUnsafe(loadsAtOnce)
   return Store.of({
     prepare: (projections, partitionsOf, startOf = () => 0) =>
       prepare(sql, projections, { partitionsOf, startOf }).pipe(
@@ -96,7 +104,10 @@ export const make = (sql: Sql, options: PostgresStoreOptions = {}): Store["Servi
           sql<Array<{ ids: Uint8Array }>>`select ids from millrace.seen s where ${isAt(sql, at)} and exists (
           select from unnest(${arrayOf(ranges.map(({ from }) => from))}::float8[], ${arrayOf(ranges.map(({ to }) => to))}::float8[]) as r(low, high)
           where s.max_time >= r.low and s.min_time <= r.high)`
-      ).pipe(Effect.map((found) => found.map(({ ids }) => ids))),
+      ).pipe(
+        loadingIds.withPermits(1),
+        Effect.map((found) => found.map(({ ids }) => ids))
+      ),
     deadLetters: (at, position, { behind, ordered }) =>
       run("read dead letters", () => openDeadLetters(sql, at, position, ordered, behind)).pipe(
         Effect.map((found) =>

@@ -177,4 +177,25 @@ describe("seen ids", () => {
     expect(stored.loads).toBe(before + 1)
     expect(seen.test(undefined, "id0", 0)).toBe(true)
   })
+
+  test("stay in memory while each batch needs them, however many they are", () => {
+    const stored = new Stored()
+    let seen = new SeenIds(3_600_000, undefined, 100)
+    const batch = (from: number) => {
+      const times = Array.from({ length: 80 }, (_, k) => (from + k) * 1_000)
+      const ranges = seen.missing(times)
+      if (ranges.length > 0) seen.load(ranges, stored.of(ranges))
+      const found = times.filter((time) => seen.test(undefined, `id${time}`, time))
+      const packed = seen.packed()
+      if (packed !== undefined) stored.chunks.push(packed)
+      seen.onCommitted()
+      return found.length
+    }
+    for (let i = 0; i < 20; i++) expect(batch(i * 80)).toBe(0)
+    expect(stored.loads).toBe(0)
+    // a process that starts loads them once
+    seen = new SeenIds(3_600_000, 1_599_000, 100)
+    expect([batch(1_520), batch(1_600), batch(1_680)]).toEqual([80, 0, 0])
+    expect(stored.loads).toBe(1)
+  })
 })
