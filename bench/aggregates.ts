@@ -11,13 +11,13 @@ import { EventStore, type NewEvent } from "../src/aggregate/event-store.ts"
 import { shapeOf } from "../src/aggregate/state.ts"
 import { connect, type Sql } from "../src/postgres/client/client.ts"
 import * as PostgresEvents from "../src/postgres/events/events.ts"
-import { shared } from "../stack/testing.ts"
 import { databaseOn, server } from "../test/support/postgres.ts"
 import { transports } from "../test/support/stack.ts"
 import { measureHttp, measurePulsar } from "./aggregates-http.ts"
 import { openEmmett, type EmmettStore } from "./emmett/emmett.ts"
 import { median } from "./rounds.ts"
 import { serverCpuSeconds } from "./system.ts"
+import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: {
@@ -194,7 +194,7 @@ const measureLoads = Effect.fnUntraced(function* (sql: Sql, store: Store, emmett
 const main = Effect.gen(function* () {
   const rate = Number(values.rate)
   if (values.pulsar) {
-    const endpoints = yield* shared("pulsar")
+    const endpoints = yield* services("pulsar")
     const found: Record<string, object> = {}
     for (const transport of transports) found[transport] = yield* measurePulsar(transport, endpoints, { rate, seconds })
     return found

@@ -7,7 +7,6 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
 import { mirrorOnce } from "../src/bridge/bridge.ts"
-import { shared } from "../stack/testing.ts"
 import {
   type BothSides,
   openBothSides,
@@ -22,6 +21,8 @@ import {
 } from "../test/support/bridge.ts"
 import { bridgeProcess, rulesFile } from "../test/support/bridge-process.ts"
 import { transports } from "../test/support/pulsar.ts"
+import type { Endpoints } from "../stack/service.ts"
+import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: {
@@ -171,8 +172,8 @@ const latencies = Effect.fnUntraced(function* (sides: BothSides) {
   return { to_pulsar: yield* latencyOut(sides, topic), to_kafka: yield* latencyBack(sides, `${topic}-back`) }
 }, Effect.scoped)
 
-const measure = Effect.fnUntraced(function* (transport: (typeof transports)[number]) {
-  const sides = yield* openBothSides(sideOptionsOf(yield* shared("kafka", "pulsar"), transport))
+const measure = Effect.fnUntraced(function* (transport: (typeof transports)[number], endpoints: Endpoints) {
+  const sides = yield* openBothSides(sideOptionsOf(endpoints, transport))
   const [name, topic] = [unique("bench"), unique("bench")]
   yield* declare(sides.log, topic, partitions)
   yield* declare(sides.log, `${topic}-back`, partitions)
@@ -206,7 +207,11 @@ const measure = Effect.fnUntraced(function* (transport: (typeof transports)[numb
 })
 
 const results = await Effect.runPromise(
-  Effect.forEach(transports, measure).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Error"))
+  services("kafka", "pulsar").pipe(
+    Effect.flatMap((endpoints) => Effect.forEach(transports, (transport) => measure(transport, endpoints))),
+    Effect.scoped,
+    Effect.provideService(References.MinimumLogLevel, "Error")
+  )
 )
 if (values.json) process.stdout.write(`${JSON.stringify({ records, partitions, rate, seconds, results })}\n`)
 else

@@ -15,6 +15,7 @@ const parts = new Set([
   "stage-recorder",
   "stages",
   "suite",
+  "services",
   "system",
   "workload"
 ])

@@ -4,7 +4,6 @@
 import { createRequire } from "node:module"
 import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
-import { shared } from "../stack/testing.ts"
 import { type Cluster, connect } from "../src/pulsar/client/cluster.ts"
 import { fromCluster } from "../src/pulsar/subscription/fanout.ts"
 import type * as Native from "../src/pulsar/client/native-types.ts"
@@ -18,6 +17,7 @@ import {
   transports
 } from "../test/support/pulsar.ts"
 import { percentile } from "./percentile.ts"
+import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: {
@@ -213,7 +213,7 @@ const byPlainClient = Effect.fnUntraced(function* (cluster: Cluster) {
 
 const rounds = ["warm-up", ...transports, "plain"] as const
 const main = Effect.gen(function* () {
-  const endpoints = yield* shared("pulsar")
+  const endpoints = yield* services("pulsar")
   yield* Effect.promise(() => makeNamespace(optionsOf("native", endpoints)))
   const report: Record<string, unknown> = { messages, bytes: Number(values.bytes) }
   for (const round of rounds) {

@@ -19,11 +19,12 @@ import * as Relay from "../src/relay/relay.ts"
 import type { RelayTarget } from "../src/relay/target.ts"
 import { Subscription } from "../src/subscription/subscription.ts"
 import { Topic } from "../src/model/topic.ts"
-import { shared } from "../stack/testing.ts"
 import { database, databaseOn } from "../test/support/postgres.ts"
 import { optionsOf, type TransportName, transports } from "../test/support/pulsar.ts"
 import { makeTenant, publish, rounds } from "../test/support/relay-pulsar.ts"
 import { percentile } from "./percentile.ts"
+import type { Endpoints } from "../stack/service.ts"
+import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: {
@@ -157,11 +158,11 @@ const latency = Effect.fnUntraced(function* ({ cluster, seqs, sql, target, tenan
   return { rate, type, p50Ms: percentile(sorted, 0.5), p99Ms: percentile(sorted, 0.99), maxMs: percentile(sorted, 1) }
 }, Effect.scoped)
 
-const measure = Effect.fnUntraced(function* (transport: TransportName) {
+const measure = Effect.fnUntraced(function* (transport: TransportName, endpoints: Endpoints) {
   const given = process.env["MILLRACE_DATABASE_URL"]
   const { sql } = yield* given === undefined ? database : databaseOn(given, 20)
   const tenant = `bench-${process.pid}-${transport}`
-  const options = { ...optionsOf(transport, yield* shared("pulsar")), namespace: "alerts", tenant }
+  const options = { ...optionsOf(transport, endpoints), namespace: "alerts", tenant }
   const cluster = yield* connect(options)
   yield* Effect.promise(() => makeTenant(cluster, tenant))
   for (const topic of ["scores", "alerts"])
@@ -189,8 +190,9 @@ const main = Effect.gen(function* () {
     segment: perSegment,
     batching: values.batching
   }
+  const endpoints = yield* services("pulsar")
   for (const transport of transports)
-    if (values.only === undefined || values.only === transport) report[transport] = yield* measure(transport)
+    if (values.only === undefined || values.only === transport) report[transport] = yield* measure(transport, endpoints)
   yield* Effect.sync(() => process.stdout.write(`${JSON.stringify(report)}\n`))
 }).pipe(Effect.scoped, Effect.provideService(References.MinimumLogLevel, "Error"))
 await Effect.runPromise(main)

@@ -49,7 +49,7 @@ export const suite: ReadonlyArray<SuiteEntry> = [
     "--events 20000",
     "eventsPerSecond cpuMicrosPerEvent serverMicrosPerEvent peakMiB"
   ),
-  entry("bulk", 1, "--events 500000", "--events 10000", "events_per_second relayed_per_second"),
+  entry("bulk", 1, "--events 500000", "--events 10000", "events_per_second"),
   entry("embedded-latency", 1, "--rate 500", "--rate 100 --seconds 3 --warmup 1", "p50 p99"),
   entry("gateway", 1, "--json", "--json --seconds 1", "eventsPerSecond p99Ms cpuMicrosAnEvent"),
   entry("streams", 1, "", "--clients 10 --rate 200 --seconds 2", "p50 p99"),
@@ -95,8 +95,8 @@ export const suite: ReadonlyArray<SuiteEntry> = [
   entry("recovery", 6, "--rate 2000 --runs 3 --json", "--rate 200 --json", "secondsToFirstNewRow", "java, mvn"),
   entry("relay-kafka", 2, "", "--messages 12000 --seconds 2", "messagesPerSecond p50Ms p99Ms", "java"),
   entry("kafka-log", 2, "", "--records 8000", "perSecond p50 p99", "java"),
-  entry("pulsar", 4, "", "--messages 1000", "perSecond p50 p99", "java"),
-  entry("relay-pulsar", 4, "", "--messages 2000 --seconds 2", "perSecond p50 p99", "java"),
+  entry("pulsar", 4, "", "--messages 1000", "produced exclusive shared keyShared p50 p99", "java"),
+  entry("relay-pulsar", 4, "", "--messages 2000 --seconds 2", "messagesPerSecond handledPerSecond p50Ms p99Ms", "java"),
   entry(
     "bridge",
     4,
