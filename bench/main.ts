@@ -11,11 +11,11 @@ const parts = new Set([
   "main",
   "percentile",
   "rounds",
+  "services",
   "side",
   "stage-recorder",
   "stages",
   "suite",
-  "services",
   "system",
   "workload"
 ])
