@@ -96,14 +96,14 @@ const standalone = async (
     const token = secure?.security.token("admin")
     const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
     const admin = `http://127.0.0.1:${web}/admin/v2`
-    for (let left = startsAtMost; ; left--) {
+    for (let starts = 1; ; starts++) {
       const from = sizeOf(log)
       running = await run({ command, directory, log })
       await answers(running, admin, headers, log, from)
       const problem = await storageProblem(admin, headers)
       if (problem === undefined) return
-      if (left === 1) throw failed(`stores nothing: ${problem}`, log)
       await running.end("SIGKILL")
+      if (starts === startsAtMost) throw failed(`stores nothing: ${problem}`, log)
     }
   }
   const end = (signal: NodeJS.Signals, waitMs?: number) => async () => running?.end(signal, waitMs)
@@ -159,25 +159,28 @@ const answers = async (
 
 /**
  * Why the broker cannot store a message; undefined if it can. After a kill -9 the bookie's registration is still there. The new process deletes and
- * creates it, and in some starts (2 of 14, Pulsar 4.0.7) its broker keeps from that that there is no bookie, until it is started again. It answers
- * all the same.
+ * creates it, and in some starts (2 of 14, Pulsar 4.0.7) its broker notes only that it is gone. It answers all the same, and stores nothing until it
+ * is started again.
  */
 const storageProblem = async (admin: string, headers: Record<string, string>): Promise<string | undefined> => {
   // a topic's creation stores a first entry
   const topic = `${admin}/persistent/public/default/stack-${process.pid}-${Date.now()}`
   const signal = AbortSignal.timeout(storageMs)
+  let refusal: string | undefined
   try {
     for (;;) {
       const created = await fetch(topic, { method: "PUT", signal, headers })
       const text = await created.text()
       if (created.ok) break
-      if (created.status < 500) return `HTTP ${created.status}: ${text}`
+      refusal = `HTTP ${created.status}: ${text}`
+      if (created.status < 500) return refusal
       await sleep(200, undefined, { signal })
     }
-    await fetch(`${topic}?force=true`, { method: "DELETE", signal, headers })
+    const deleted = await fetch(`${topic}?force=true`, { method: "DELETE", signal, headers })
+    await deleted.text()
     return undefined
   } catch (error) {
-    return (error as Error).message
+    return refusal ?? (error as Error).message
   }
 }
 
