@@ -42,18 +42,20 @@ export class SeenIds {
 
   /** The ranges of event time (ends included) that must be loaded before events of these times are tested. */
   missing(times: Iterable<number>): ReadonlyArray<{ readonly from: number; readonly to: number }> {
-    const wanted = new Set<number>()
+    const asked = new Set<number>()
     for (const time of times) {
       const last = this.bucketOf(time + this.withinMs)
-      for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last; bucket++) {
-        this.needed.add(bucket)
-        if (this.buckets.has(bucket)) this.touch(bucket)
-        else if (this.newest === undefined || bucket > this.newest) this.buckets.set(bucket, new Bucket())
-        else wanted.add(bucket)
-      }
+      for (let bucket = this.bucketOf(time - this.withinMs); bucket <= last; bucket++) asked.add(bucket)
+    }
+    const wanted: Array<number> = []
+    for (const bucket of asked) {
+      this.needed.add(bucket)
+      if (this.buckets.has(bucket)) this.touch(bucket)
+      else if (this.newest === undefined || bucket > this.newest) this.buckets.set(bucket, new Bucket())
+      else wanted.push(bucket)
     }
     const ranges: Array<{ from: number; to: number }> = []
-    for (const bucket of [...wanted].toSorted((a, b) => a - b)) {
+    for (const bucket of wanted.toSorted((a, b) => a - b)) {
       const from = bucket * this.widthMs
       const before = ranges.at(-1)
       if (before !== undefined && before.to + 1 === from) before.to = from + this.widthMs - 1
