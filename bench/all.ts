@@ -39,29 +39,33 @@ const named = (text: string | undefined): ReadonlyArray<string> => {
 }
 const [only, except] = [named(values.only), named(values.except)]
 
-/** What the folder has of an earlier run. */
-const earlier = (): { readonly machine: SuiteMachine; readonly results: ReadonlyArray<SuiteResult> } | undefined => {
+/** What `results.json` has. */
+interface Results {
+  readonly machine: SuiteMachine
+  readonly results: ReadonlyArray<SuiteResult>
+}
+/** Those of an earlier run; undefined if the folder has none. */
+const readResults = (): Results | undefined => {
   try {
-    return JSON.parse(readFileSync(join(values.out, "results.json"), "utf8")) as ReturnType<typeof earlier>
+    return JSON.parse(readFileSync(join(values.out, "results.json"), "utf8")) as Results
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined
     throw error
   }
 }
 const flagsOf = ({ flags, small }: SuiteEntry) => (values.small ? small : flags)
-const before = values.continue ? earlier() : undefined
-const done = (before?.results ?? []).filter(({ exit, flags, name }) => {
-  const entry = suite.find((one) => one.name === name)
-  return exit === 0 && entry !== undefined && flags.join(" ") === flagsOf(entry).join(" ")
-})
+const earlier = values.continue ? readResults() : undefined
+const isDone = (entry: SuiteEntry) =>
+  earlier?.results.some(
+    ({ exit, flags, name }) => exit === 0 && name === entry.name && flags.join(" ") === flagsOf(entry).join(" ")
+  ) === true
 const chosen = suite.filter(
-  ({ name }) =>
-    (only.length === 0 || only.includes(name)) && !except.includes(name) && !done.some((one) => one.name === name)
+  (entry) => (only.length === 0 || only.includes(entry.name)) && !except.includes(entry.name) && !isDone(entry)
 )
 
-const run = async (one: SuiteEntry): Promise<Omit<SuiteResult, "commit">> => {
-  const { name } = one
-  const given = flagsOf(one)
+const run = async (entry: SuiteEntry, commit: string): Promise<SuiteResult> => {
+  const { name } = entry
+  const given = flagsOf(entry)
   process.stderr.write(`\n${[name, ...given].join(" ")}\n`)
   const before = sampleMachine()
   const began = performance.now()
@@ -81,7 +85,7 @@ const run = async (one: SuiteEntry): Promise<Omit<SuiteResult, "commit">> => {
   const found = before && after && surroundings({ ...before, load: 0 }, after)
   if (found?.warning !== undefined) process.stderr.write(`${name}: ${found.warning}\n`)
   const output = outputOf(text)
-  return { name, flags: given, seconds, coresOthers: found?.coresOthers, warning: found?.warning, exit, output }
+  return { name, commit, flags: given, seconds, coresOthers: found?.coresOthers, warning: found?.warning, exit, output }
 }
 
 const [start, end] = ["<!-- the table of bench all -->", "<!-- its end -->"]
@@ -105,18 +109,18 @@ const main = async () => {
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     loadBefore: Math.round(loadavg()[0]! * 100) / 100
   }
-  if (before !== undefined && !isSameMachine(before.machine, machine)) {
-    const { cores, node, processor } = before.machine
+  if (earlier !== undefined && !isSameMachine(earlier.machine, machine)) {
+    const { cores, node, processor } = earlier.machine
     process.stderr.write(
       `${values.out} has results of another machine (Node ${node}, ${cores} cores, ${processor}), which do not compare. try: --out with another folder\n`
     )
     process.exit(2)
   }
   mkdirSync(values.out, { recursive: true })
-  const results = [...done]
+  const results = (earlier?.results ?? []).filter(({ name }) => !chosen.some((one) => one.name === name))
   let table = markdownOf(machine, results)
   for (const one of chosen) {
-    results.push({ ...(await run(one)), commit: machine.commit })
+    results.push(await run(one, machine.commit))
     // what is done is there also if the next one is never ready
     table = markdownOf(machine, results)
     writeFileSync(join(values.out, "results.json"), `${JSON.stringify({ machine, results }, null, 2)}\n`)

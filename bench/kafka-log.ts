@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import { parseArgs } from "node:util"
 import * as KafkaLog from "../src/kafka/log/log.ts"
 import type { Log, NewRecord } from "../src/log/log.ts"
-import { kafka } from "../stack/testing.ts"
+import { services } from "./services.ts"
 
 const { values } = parseArgs({
   options: { records: { type: "string", default: "400000" }, batch: { type: "string", default: "2000" } }
@@ -75,8 +75,7 @@ const latency = (log: Log["Service"], topic: string, from: number) =>
   )
 
 const main = Effect.gen(function* () {
-  const given = process.env["MILLRACE_KAFKA_BROKERS"]
-  const brokers = (given ?? (yield* kafka()).endpoints.MILLRACE_KAFKA_BROKERS!).split(",")
+  const brokers = (yield* services("kafka")).MILLRACE_KAFKA_BROKERS!.split(",")
   const results: Record<string, unknown> = {}
   for (const compression of ["none", "zstd", "lz4", "snappy", "gzip"] as const) {
     const log = yield* KafkaLog.make({ brokers, compression })

@@ -14,7 +14,7 @@ import { pack } from "../src/postgres/log/batch-codec.ts"
 import * as PostgresOutbox from "../src/postgres/relay/outbox.ts"
 import * as Relay from "../src/relay/relay.ts"
 import type { RelayTarget } from "../src/relay/target.ts"
-import { kafka } from "../stack/testing.ts"
+import { services } from "./services.ts"
 import { incarnation } from "../test/support/outbox.ts"
 import { database, databaseOn } from "../test/support/postgres.ts"
 import { percentile } from "./percentile.ts"
@@ -139,8 +139,8 @@ const latency = Effect.fnUntraced(function* (sql: Sql, log: Log["Service"], targ
 const main = Effect.gen(function* () {
   const given = process.env["MILLRACE_DATABASE_URL"]
   const { sql } = yield* given === undefined ? database : databaseOn(given)
-  const endpoints = process.env["MILLRACE_KAFKA_BROKERS"] ?? (yield* kafka()).endpoints.MILLRACE_KAFKA_BROKERS!
-  const options = { brokers: endpoints.split(","), compression: values.compression as Compression }
+  const brokers = (yield* services("kafka")).MILLRACE_KAFKA_BROKERS!.split(",")
+  const options = { brokers, compression: values.compression as Compression }
   const log = yield* KafkaLog.make(options)
   for (const name of ["events", "scores", "alerts"])
     yield* log.declare([{ name, partitions, compacted: false, retentionMs: undefined }])

@@ -40,36 +40,29 @@ describe("the output of a benchmark", () => {
   })
 })
 
+const machine = {
+  at: "2026-11-30",
+  commit: "abc",
+  node: "24.1.0",
+  processor: "CPU",
+  cores: 2,
+  memoryGiB: 8,
+  loadBefore: 0.1
+}
+const result = {
+  commit: "abc",
+  flags: ["--events", "10"],
+  seconds: 61.4,
+  coresOthers: 0,
+  warning: undefined,
+  exit: 0
+}
+
 test("the table has a row for each run, with what failed and what was not quiet", () => {
-  const machine = {
-    at: "2026-11-30",
-    commit: "abc",
-    node: "24.1.0",
-    processor: "CPU",
-    cores: 2,
-    memoryGiB: 8,
-    loadBefore: 0.1
-  }
-  const result = {
-    commit: "abc",
-    flags: ["--events", "10"],
-    seconds: 61.4,
-    coresOthers: 0,
-    warning: undefined,
-    exit: 0
-  }
   const table = markdownOf(machine, [
     { ...result, name: "throughput", output: { eventsPerSecond: 45_123.4, peakMiB: 80.25, rows: 7 } },
     { ...result, name: "diff", flags: [], coresOthers: 1.2, warning: "not quiet", exit: 1, output: undefined }
   ])
-  const continued = markdownOf({ ...machine, commit: "def" }, [
-    { ...result, commit: "def", name: "diff", output: undefined },
-    { ...result, name: "throughput", output: undefined }
-  ])
-  // those of the suite's order, with each commit
-  expect(continued).toMatch(/commit abc, def,[^]*`throughput[^]*`diff/)
-  expect(isSameMachine(machine, { ...machine, at: "2026-12-01", commit: "def" })).toBe(true)
-  expect(isSameMachine(machine, { ...machine, processor: "another" })).toBe(false)
   expect(table).toBe(`2026-11-30, commit abc, Node 24.1.0, 2 cores (CPU), 8 GiB, a load of 0.1 before.
 
 | \`npm run bench -- …\` | figures | cores of others | seconds |
@@ -77,4 +70,17 @@ test("the table has a row for each run, with what failed and what was not quiet"
 | \`throughput --events 10\` | eventsPerSecond 45,123; peakMiB 80.25 | 0 | 61 |
 | \`diff\` | failed with 1 | 1.2 (not quiet) | 61 |
 `)
+})
+
+test("the table of several runs has all results in the order of the suite, and each commit", () => {
+  const continued = markdownOf({ ...machine, commit: "def" }, [
+    { ...result, commit: "def", name: "diff", output: undefined },
+    { ...result, name: "throughput", output: undefined }
+  ])
+  expect(continued).toMatch(/commit abc, def,[^]*`throughput[^]*`diff/)
+})
+
+test("figures of another machine are not those of this one, those of another day and commit are", () => {
+  expect(isSameMachine(machine, { ...machine, at: "2026-12-01", commit: "def" })).toBe(true)
+  expect(isSameMachine(machine, { ...machine, processor: "another" })).toBe(false)
 })
