@@ -156,11 +156,11 @@ describe(`chains of three projections (seed ${seed})`, () => {
     }
     return lost
   }
-  test("caught: the fastest stream counts instead of the slowest", () => expect(losses("maximum")).toBeGreaterThan(5))
+  test("caught: the fastest stream counts instead of the slowest", () => expect(losses("maximum")).toBeGreaterThan(0))
   test("caught: streams that have announced nothing do not hold stream time", () =>
-    expect(losses("silent streams do not count")).toBeGreaterThan(5))
+    expect(losses("silent streams do not count")).toBeGreaterThan(0))
   test("caught: time marks go out before the messages of their commit", () =>
-    expect(losses("marks first")).toBeGreaterThan(5))
+    expect(losses("marks first")).toBeGreaterThan(0))
 })
 
 /** The stream times of a projection's partitions. */
