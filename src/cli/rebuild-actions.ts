@@ -1,5 +1,4 @@
 // Runs `millrace rebuild`: prints the plan, rebuilds and reports the progress, or pauses, resumes and cancels.
-import { constants, setPriority } from "node:os"
 import * as Effect from "effect/Effect"
 import { assertDatabaseExists, type Database, openDatabase } from "../system/database.ts"
 import { assertRegistered } from "../system/identity.ts"
@@ -17,6 +16,7 @@ import type { Claim } from "../runner/store.ts"
 import { type CommandFailed, usageError, withAdviceIfAway } from "./command-failure.ts"
 import { type AnyApplication, loadApplication } from "./config.ts"
 import { readKeyFile } from "./key-file.ts"
+import { atLowerPriority } from "./priority.ts"
 import { openProgress } from "./progress.ts"
 import { print, warn } from "./print.ts"
 import { limitsText, planText, progressOf, rebuiltText } from "./rebuild-text.ts"
@@ -174,15 +174,6 @@ const pausedText = (name: string, build: number, isPaused: boolean) =>
   isPaused
     ? `the rebuild of ${name} (build ${build}) is paused; let it go on with: millrace rebuild ${name} --resume`
     : `the rebuild of ${name} (build ${build}) goes on in the processes that run it; process it here, too, with: millrace rebuild ${name}`
-
-/** Lets live processing and readers on this machine have the processors first. */
-const atLowerPriority = Effect.sync(() => {
-  try {
-    setPriority(constants.priority.PRIORITY_BELOW_NORMAL)
-  } catch {
-    // without the right to change it the priority stays as it is
-  }
-})
 
 const run = Effect.fnUntraced(function* (
   application: AnyApplication,
