@@ -1,6 +1,6 @@
 // Kafka's own Java clients and this adapter: each reads what the other wrote, with every compression.
 import { execFile } from "node:child_process"
-import { writeFileSync } from "node:fs"
+import { rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { promisify } from "node:util"
@@ -80,6 +80,7 @@ suite("beside Java", () => {
         }
         const source = join(tmpdir(), `Foreign-${process.pid}.java`)
         writeFileSync(source, program)
+        yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(source)))
         const classpath = join(yield* Effect.promise(() => jars("kafka")), "*")
         const args = ["-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-cp", classpath, source]
         const { stdout } = yield* Effect.promise(() =>
