@@ -86,7 +86,7 @@ export const suite: ReadonlyArray<SuiteEntry> = [
   ),
   entry(
     "latency",
-    8,
+    12,
     "--rate 2000 --runs 3 --json",
     "--rate 200 --seconds 3 --warmup 2 --json",
     "p50 p99 p99Ratio",
