@@ -1,7 +1,7 @@
 // A client generated from /openapi.json by a public generator: it compiles, and works with the running reference application. And the document itself:
 // it is valid, and the answers are as it says.
 import { execFileSync } from "node:child_process"
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import * as Cli from "../support/cli.ts"
+import { removed } from "../support/removed.ts"
 
 interface Media {
   readonly schema?: object
@@ -55,7 +56,7 @@ beforeAll(async () => {
 }, 240_000)
 afterAll(async () => {
   await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(folder, { recursive: true, force: true })
+  await removed(folder)
 })
 
 test("a generated client compiles where it is right, does not where it is wrong, and works with the running application", () => {

@@ -1,11 +1,12 @@
 // What tests of commands on a PostgreSQL server share: the server, a folder for files, and commands that must succeed.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, assert, beforeAll } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import * as Cli from "./cli.ts"
 import { databaseOn, server } from "./postgres.ts"
+import { removed } from "./removed.ts"
 
 /** A server and a folder for all tests of a file, which are there until the last of them has ended. `name` is in the folder's name. */
 export const commandTests = (name: string) => {
@@ -17,7 +18,7 @@ export const commandTests = (name: string) => {
   }, 120_000)
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
-    rmSync(directory, { recursive: true, force: true })
+    await removed(directory)
   })
   return { directory, database: Effect.suspend(() => databaseOn(root)) }
 }

@@ -1,6 +1,6 @@
 // Runs an example of `examples/` as its page says: in a copy of its folder outside of the checkout, where `millrace` and `effect` are installed.
 import { spawnSync } from "node:child_process"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { environmentOf, type Running, startCommandIn, startIn } from "./cli.ts"
+import { removed } from "./removed.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const isDeno = "Deno" in globalThis
@@ -100,7 +101,7 @@ export const copyOf = (name: string): Effect.Effect<Copy, never, Scope.Scope> =>
         page: readFileSync(join(folder, "README.md"), "utf8")
       }
     }),
-    ({ parent }) => Effect.sync(() => rmSync(parent, { recursive: true, force: true }))
+    ({ parent }) => Effect.promise(() => removed(parent))
   )
 
 /** The command that `npm run` or `deno task` would run. */

@@ -1,6 +1,6 @@
 // The first application of docs/start: its files, written as the page says, compile and run, and its commands print what the page says.
 import { spawnSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout } from "node:timers/promises"
@@ -11,6 +11,7 @@ import * as Scope from "effect/Scope"
 import { afterAll, beforeAll, expect, test } from "vitest"
 import { start } from "../../support/cli.ts"
 import { patternOf, stepsOf, writeFilesOf } from "../../support/page.ts"
+import { removed } from "../../support/removed.ts"
 
 const root = fileURLToPath(new URL("../../..", import.meta.url))
 const page = readFileSync(join(root, "docs/start/first-application.md"), "utf8")
@@ -34,7 +35,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(directory, { recursive: true, force: true })
+  await removed(directory)
 })
 
 const programs = `node() { "${process.execPath}" "$@"; }

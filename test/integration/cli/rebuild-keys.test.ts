@@ -1,5 +1,5 @@
 // `millrace rebuild --keys` and `--from` on a stopped system, killed and continued, and beside a running one.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { query, type Sql, type SqlError } from "../../../src/postgres/client/client.ts"
 import { openDatabase } from "../../../src/system/database.ts"
 import { run, start } from "../../support/cli.ts"
+import { removed } from "../../support/removed.ts"
 
 const config = fileURLToPath(new URL("../../support/changing.config.ts", import.meta.url))
 
@@ -59,7 +60,7 @@ it.live(
       Effect.gen(function* () {
         const directory = yield* Effect.acquireRelease(
           Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-keys-"))),
-          (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+          (path) => Effect.promise(() => removed(path))
         )
         const own = ["--data", join(directory, "data"), "--config", config]
         const [input, keys, others] = ["in.ndjson", "keys.txt", "others.txt"].map((name) => join(directory, name))

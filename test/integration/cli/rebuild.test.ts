@@ -1,5 +1,5 @@
 // `millrace rebuild` of the reference application on a state directory: on a stopped system, interrupted, killed and continued, and beside `dev`.
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gunzipSync } from "node:zlib"
@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { query, type Sql } from "../../../src/postgres/client/client.ts"
 import { openDatabase } from "../../../src/system/database.ts"
 import { run, start } from "../../support/cli.ts"
+import { removed } from "../../support/removed.ts"
 
 const events = 2_000
 const flights = (file: string, lines: number) =>
@@ -21,7 +22,7 @@ const flights = (file: string, lines: number) =>
 const processed = Effect.gen(function* () {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "millrace-rebuild-"))),
-    (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+    (path) => Effect.promise(() => removed(path))
   )
   const input = join(directory, "flights.ndjson")
   writeFileSync(input, flights("2013-01.ndjson.gz", events))

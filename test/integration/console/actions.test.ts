@@ -3,7 +3,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -14,12 +13,13 @@ import * as Cli from "../../support/cli.ts"
 import { ownCommand, shell } from "../../support/shell.ts"
 import { order } from "../../support/shop-order.ts"
 import { needing } from "../../support/stack.ts"
+import { removed } from "../../support/removed.ts"
 
 const suite = await needing("chromium")
 const scope = Scope.makeUnsafe()
 const directory = mkdtempSync(join(tmpdir(), "millrace-actions-"))
 const fixed = join(directory, "fixed")
-const root = fileURLToPath(new URL("../../..", import.meta.url))
+const root = join(import.meta.dirname, "../../..")
 const shared = ["--data", join(directory, "data"), "--config", join(root, "test/support/shop.config.ts")]
 const environment = { SHOP_FIXED: fixed }
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Scope.provide(effect, scope))
@@ -80,7 +80,7 @@ suite("the console's actions", () => {
   }, 120_000)
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
-    rmSync(directory, { recursive: true, force: true })
+    await removed(directory)
     expect(errors).toEqual([])
   })
 

@@ -1,5 +1,5 @@
 // The console in Chromium, on the running reference application whose server asks for credentials: each page, actions, and text that looks like markup.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
@@ -10,6 +10,7 @@ import { afterAll, beforeAll, expect, test } from "vitest"
 import { chromium, goTo, signIn } from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
+import { removed } from "../../support/removed.ts"
 
 const pages = [
   "overview",
@@ -76,7 +77,7 @@ suite("the console", () => {
   }, 120_000)
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
-    rmSync(directory, { recursive: true, force: true })
+    await removed(directory)
   })
 
   test("each page opens without an error, and none scrolls sideways, wide and on a phone, in light and in dark", async () => {

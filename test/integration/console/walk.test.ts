@@ -1,6 +1,6 @@
 // Every page of the console in Chromium, on the reference application while flights and payments come in: errors, WCAG 2.1 AA in light and dark, phones,
 // zoom, the keyboard alone, titles, and the way back.
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Effect from "effect/Effect"
@@ -21,6 +21,7 @@ import {
 } from "../../support/browser/console.ts"
 import * as Cli from "../../support/cli.ts"
 import { needing } from "../../support/stack.ts"
+import { removed } from "../../support/removed.ts"
 
 const suite = await needing("chromium", "axe")
 const scope = Scope.makeUnsafe()
@@ -86,7 +87,7 @@ suite("every page of the console", () => {
   }, 120_000)
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
-    rmSync(directory, { recursive: true, force: true })
+    await removed(directory)
   })
 
   test(
