@@ -314,9 +314,10 @@ const build = async (
     done(repeatedHeader(request.raw.rawHeaders) ?? undecodableQuery(request.url))
   )
   const { refuseOthers } = routeMethods(app, options.isStarting === true)
+  // before all routes, also those of plugins, which else answer errors in a form of their own
+  answers(app, metrics, limits, reporting(context))
   await allowOrigins(app, origins)
   guard(app, options.access ?? openAccess)
-  answers(app, metrics, limits, reporting(context))
   refuseOthers()
   refuseUnknownParameters(app)
   await protect(app, options.rateLimits ?? {}, limits)

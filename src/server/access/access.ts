@@ -133,7 +133,7 @@ export const guard = (app: FastifyInstance, access: Access): void => {
       )
     }
     const certificate = hasCredential ? undefined : access.certificate?.(request.socket)
-    if (!access.isRequired && !hasCredential && (certificate === undefined || "refusal" in certificate)) return
+    if (!access.isRequired && !hasCredential && certificate === undefined) return
     // a page that sends credentials of another service to a server that knows none
     if (!access.isRequired && certificate === undefined && access.keys === undefined && access.jwt === undefined) return
     try {

@@ -93,7 +93,8 @@ export const certificateReader = (rules: ReadonlyArray<CertificateRule>, now: ()
     const cn = certificate.subject.CN
     const names = { cn: typeof cn === "string" ? cn : undefined, sans: sansOf(certificate.subjectaltname) }
     const principal = principalOfNames(rules, names)
-    if (principal !== undefined) return of({ principal })
+    const expiresMs = Number.isNaN(until) ? undefined : until
+    if (principal !== undefined) return of({ principal: { ...principal, expiresMs } })
     const shown = [...(names.cn === undefined ? [] : [`CN=${names.cn}`]), ...names.sans].join(", ").slice(0, 200)
     return of({ refusal: `the client's certificate (${shown}) is not among those of MILLRACE_HTTP_TLS_PRINCIPALS` })
   }

@@ -8,11 +8,11 @@ import { archiveKnown } from "../aggregates/archive.ts"
 import { aggregatesByName, knownAggregate } from "../aggregates/catalog.ts"
 import { described, flag, integer, object } from "../http/json-schema.ts"
 import { Problem } from "../http/problem.ts"
-import { addRoute, answerOf, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
+import { addRoute, answerOf, assertNoFields, commandText, isTrue, type OperationParts, parametersOf } from "./parts.ts"
 import { command, dryRun, responses } from "./schemas.ts"
 
 /** Adds `POST /v1/operations/aggregates/NAME/ID/archive`. */
-export const aggregates = (app: FastifyInstance, { system }: OperationParts): void =>
+export const aggregates = (app: FastifyInstance, { limits, system }: OperationParts): void =>
   addRoute(
     app,
     "POST",
@@ -31,11 +31,13 @@ export const aggregates = (app: FastifyInstance, { system }: OperationParts): vo
         },
         400,
         404,
+        422,
         503
       )
     },
     async (request) => {
       const isDryRun = isTrue(parametersOf(request, ["dryRun"]).dryRun, "dryRun")
+      assertNoFields(request, limits)
       const { id = "", name = "" } = request.params as Readonly<Record<string, string>>
       const aggregate = knownAggregate(aggregatesByName(system.application), name)
       const archived = await answerOf(

@@ -147,6 +147,13 @@ export const bodyOf = <S extends Schema.Top>(request: FastifyRequest, schema: S,
     throw faultProblem(422, schemaFault(error, json, "the body"))
   }
 }
+/** Throws a `Problem` 422 if the body has a field, for a route without any: a `dryRun` that is ignored there would be dangerous. */
+export const assertNoFields = (request: FastifyRequest, limits: Limits): void => {
+  const [name] = Object.keys(bodyOf(request, Schema.Record(Schema.String, Schema.Unknown), limits))
+  if (name === undefined) return
+  const message = `the body has the field ${shown(name)}, and this route takes none`
+  throw faultProblem(422, fault("schema_mismatch", message, "send no body; dryRun is a parameter: ?dryRun=true", name))
+}
 /** Throws a `Problem` 422 if a field of a body is not from 1 to the most that it may be. `noun`: what the advice calls its value. */
 export const assertCount = (name: string, value: number, most: number, noun = "limit"): void => {
   if (value >= 1 && value <= most) return

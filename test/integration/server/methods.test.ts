@@ -134,6 +134,11 @@ describe("methods", () => {
     const asked = { origin, "access-control-request-method": "POST" }
     const preflight = await ask("OPTIONS", "/v1/events", asked, undefined, own.url)
     expect([preflight.status, preflight.allow]).toEqual([204, undefined])
+    // refused before the plugin for pages answers: in the form of all errors
+    const other = { origin: "https://evil.example", "access-control-request-method": "POST" }
+    const refused = await fetch(`${own.url}/v1/events`, { method: "OPTIONS", headers: other })
+    expect(refused.status).toBe(403)
+    expect(await refused.json()).toMatchObject({ error: { code: "cross_site" } })
   })
 
   test("while a process starts, routes that are still to come are 503, and those of health have their methods", async () => {

@@ -386,6 +386,8 @@ test("what a route does not know is refused, so that a misspelled dry run never 
   expect(await refusal("dead-letters/999999")).toEqual([404, "unknown_name"])
   expect(await refusal("dead-letters?after=nonsense")).toEqual([400, "invalid_parameter"])
   expect(await refusal("jobs/none")).toEqual([404, "unknown_name"])
+  // a dry run that is in the wrong place must not archive
+  expect((await refusal("aggregates/account/a/archive", { dryRun: true }))[0]).toBe(422)
   expect(await refusal("projections/accounts/rebuild", { from: "now", until: "1 hour" })).toEqual([
     422,
     "invalid_operation"

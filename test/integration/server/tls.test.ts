@@ -227,6 +227,19 @@ describe("certificates of clients", () => {
     const answer = await ask(`${optional.url}/v1/events`, foreign, JSON.stringify(transfer()))
     expect([answer.status, codeOf(answer.text)]).toEqual([401, "unauthenticated"])
   })
+  test("a server that needs no credential does not take a certificate that is not accepted for none", async () => {
+    const open = { isRequired: false, certificate: certificateReader(rules) }
+    const server = await serve({ ...filesOf("open"), ca, needsClients: false }, { access: open })
+    expect((await ask(`${server.url}/v1/topics`)).status).toBe(200)
+    for (const sent of [unknown, foreign]) {
+      const answer = await ask(`${server.url}/v1/topics`, sent)
+      expect([answer.status, codeOf(answer.text)]).toEqual([401, "unauthenticated"])
+    }
+    expect((await ask(`${server.url}/v1/topics`, loader)).status).toBe(403)
+    const { text } = await ask(`${server.url}/v1/credential`, app)
+    expect(JSON.parse(text)).toMatchObject({ kind: "certificate", name: "acme-app" })
+    expect(Date.parse((JSON.parse(text) as { readonly expires_at: string }).expires_at)).toBeGreaterThan(Date.now())
+  })
   test("WebSockets have the principal of the certificate, too", async () => {
     const client = await webSocket(`${required.url}/v1/topics/alerts.v1/stream`, { ...app, ca: authority.cert })
     expect(client.refused).toBeUndefined()
