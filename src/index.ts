@@ -13,6 +13,7 @@ export type { Executed } from "./aggregate/chain.ts"
 export type { CommandContext } from "./aggregate/command.ts"
 export {
   AppendTooLarge,
+  EventTimeRefused,
   BoundaryMoved,
   CommandReused,
   EventStoreError,

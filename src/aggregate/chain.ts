@@ -18,7 +18,7 @@ import {
   type Outcome,
   rejectionOfAnswer
 } from "./command.ts"
-import { EventStoreError, VersionConflict } from "./errors.ts"
+import { EventStoreError, EventTimeRefused, VersionConflict } from "./errors.ts"
 import type { Answer, Append, Appended, AppendError, EventStore, Expected } from "./event-store.ts"
 import { AggregateFailed, StreamBusy } from "./failures.ts"
 import { decodeEvent, loadState, shapeOf, snapshotText, type StreamState } from "./state.ts"
@@ -190,9 +190,12 @@ export const repeatedAnswer = Effect.fnUntraced(function* (
   })
 })
 
-const isErased = (cause: Cause.Cause<AppendError>): boolean =>
-  Option.getOrUndefined(Cause.findErrorOption(cause)) instanceof SubjectErased
-/** The answer that the command got before its subject was erased; else the cause. */
+/** Whether the append would be refused although the same command was appended before. */
+const isRefusedSince = (cause: Cause.Cause<AppendError>): boolean => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error instanceof SubjectErased || error instanceof EventTimeRefused
+}
+/** The answer that the command got before its subject was erased, or a limit of event times was lowered; else the cause. */
 const answeredOr = Effect.fnUntraced(function* (
   store: Store,
   chain: ChainStream,
@@ -343,7 +346,7 @@ export const runChain = Effect.fnUntraced(function* (
       continue
     }
     const conflict = conflictOf(appended.cause)
-    if (conflict === undefined && queued.digest !== undefined && isErased(appended.cause))
+    if (conflict === undefined && queued.digest !== undefined && isRefusedSince(appended.cause))
       yield* answer(queued, answeredOr(store, chain, queued, appended.cause))
     else if (conflict === undefined) yield* Deferred.failCause(queued.answer, appended.cause)
     else if (isRetried(queued) || wasBroken) {

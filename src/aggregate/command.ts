@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import { nameProblem, tenantProblem } from "../log/acceptable.ts"
 import { aggregateHeaders, isTraceparent } from "../log/envelope.ts"
 import { type Aggregate, type Rejection, UnusableText } from "../model/aggregate.ts"
+import { givenFor } from "../model/fields.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import { shown } from "../text/text.ts"
 import type { RejectionAnswer, NewEvent } from "./event-store.ts"
@@ -129,6 +130,7 @@ export const newEvent = (
   const eventTime: unknown = aggregate.timeOf?.(event)
   if (eventTime !== undefined && !Number.isFinite(eventTime))
     throw new Error(`the event time of an event of type ${event.type} is ${shown(eventTime)}; it must be a number`)
+  const timeField: unknown = aggregate.timeOf && givenFor(aggregate.timeOf)
   const tags = textsFrom(event, aggregate.tagsOf)
   const subjects = textsFrom(event, (one) => aggregate.subjectsOf(one, { tenant }))
   const { absent, personal } = personalNames(aggregate, event)
@@ -140,6 +142,7 @@ export const newEvent = (
     type: event.type,
     value,
     eventTime: eventTime as number | undefined,
+    ...(typeof timeField === "string" ? { timeField } : {}),
     eventId: undefined,
     tenant,
     traceparent,

@@ -71,6 +71,23 @@ export class AppendTooLarge extends Schema.TaggedError<AppendTooLarge>()("Append
   }
 }
 
+/** The time of an event is none that the log holds, or too far ahead of the clock. Nothing was appended. */
+export class EventTimeRefused extends Schema.TaggedError<EventTimeRefused>()("EventTimeRefused", {
+  aggregate: Schema.String,
+  stream: Schema.String,
+  code: Schema.Literals(["event_time_out_of_range", "event_time_ahead"]),
+  /** Epoch milliseconds. */
+  eventTime: Schema.Number,
+  /** The field of the event that holds the time; absent if a function makes it. */
+  field: Schema.optionalKey(Schema.String),
+  reason: Schema.String
+}) {
+  override get message() {
+    const clock = this.code === "event_time_ahead" ? ", and check the sender's clock" : ""
+    return `${this.aggregate} ${shown(this.stream)}: ${this.reason}; nothing was appended. Give epoch milliseconds, such as 1769860800000${clock}`
+  }
+}
+
 /** The id of a stream cannot be stored. */
 export class InvalidStream extends Schema.TaggedError<InvalidStream>()("InvalidStream", {
   aggregate: Schema.String,

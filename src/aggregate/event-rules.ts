@@ -3,8 +3,9 @@ import { nameProblem } from "../log/acceptable.ts"
 import { aggregateHeaders } from "../log/envelope.ts"
 import type { LogRecord, NewRecord } from "../log/log.ts"
 import { singleLineJson } from "../log/rules.ts"
+import { timeProblem } from "../model/event-times.ts"
 import { shown } from "../text/text.ts"
-import { AppendTooLarge, EventStoreError, InvalidCommandId, InvalidStream } from "./errors.ts"
+import { AppendTooLarge, EventStoreError, EventTimeRefused, InvalidCommandId, InvalidStream } from "./errors.ts"
 import type { Append, NewEvent, RecordedEvent } from "./event-store.ts"
 
 const mostInStream = 1_000
@@ -45,8 +46,28 @@ const eventProblem = ({ eventId, eventTime, personal = [], sealed, subjects, tag
   if (stored === undefined) return "its value is not the JSON of an object that has a type"
   return stored === type ? undefined : `its type is ${shown(type)}, but its value has the type ${shown(stored)}`
 }
-/** The error for what cannot be appended; undefined if it can. */
-export const appendProblem = (append: Append): InvalidStream | AppendTooLarge | EventStoreError | undefined => {
+/** Every error for what cannot be appended. */
+export type AppendProblem = InvalidStream | AppendTooLarge | EventTimeRefused | EventStoreError
+/** How far in the future events may be dated. */
+export interface TimeLimits {
+  /** Epoch milliseconds. */
+  readonly now: number
+  /** By the name of the aggregate, in milliseconds; undefined: an hour. */
+  readonly maxAheadOf: (aggregate: string) => number | undefined
+}
+const timeRefused = ({ aggregate, events, stream }: Append, i: number, limits: TimeLimits | undefined) => {
+  const { eventTime, timeField: field, type } = events[i]!
+  if (eventTime === undefined) return undefined
+  const problem = timeProblem(eventTime, limits?.now, limits?.maxAheadOf(aggregate))
+  if (problem === undefined) return undefined
+  const dated = problem.code === "event_time_ahead" ? `dated ${new Date(eventTime).toISOString()}, ` : ""
+  const what = `${field === undefined ? "the event time" : `\`${field}\``} of event ${i + 1} of ${events.length} (${type})`
+  const reason = `${what} is ${shown(eventTime)}, ${dated}${problem.reason}`
+  const error = { aggregate, stream, code: problem.code, eventTime, reason }
+  return new EventTimeRefused(field === undefined ? error : { ...error, field })
+}
+/** The error for what cannot be appended; undefined if it can. Without limits, events may be dated as far in the future as a date goes. */
+export const appendProblem = (append: Append, limits?: TimeLimits): AppendProblem | undefined => {
   const { aggregate, events, expected, stream } = append
   const refused = (reason: string) => new EventStoreError({ operation: "append", aggregate, retryable: false, reason })
   const tooLarge = (reason: string) => new AppendTooLarge({ aggregate, stream, reason })
@@ -63,6 +84,8 @@ export const appendProblem = (append: Append): InvalidStream | AppendTooLarge | 
   for (const [i, event] of events.entries()) {
     const problem = eventProblem(event)
     if (problem !== undefined) return refused(`event ${i + 1} of ${events.length}: ${problem}`)
+    const ofTime = timeRefused(append, i, limits)
+    if (ofTime !== undefined) return ofTime
     characters += event.value.length
   }
   return characters > mostCharacters
@@ -73,11 +96,12 @@ export const appendProblem = (append: Append): InvalidStream | AppendTooLarge | 
 }
 /** The error for appends that cannot be made together; undefined if they can. */
 export const appendAllProblem = (
-  appends: ReadonlyArray<Append>
-): InvalidStream | AppendTooLarge | EventStoreError | undefined => {
+  appends: ReadonlyArray<Append>,
+  limits: TimeLimits
+): AppendProblem | undefined => {
   const seen = new Set<string>()
   for (const append of appends) {
-    const problem = appendProblem(append)
+    const problem = appendProblem(append, limits)
     if (problem !== undefined) return problem
     const { aggregate, stream } = append
     const key = JSON.stringify([aggregate, stream])

@@ -7,6 +7,7 @@ import type * as Stream from "effect/Stream"
 import type { Envelope } from "../log/envelope.ts"
 import type {
   AppendTooLarge,
+  EventTimeRefused,
   BoundaryMoved,
   CommandReused,
   EventStoreError,
@@ -45,6 +46,8 @@ export interface NewEvent extends Envelope {
   readonly value: string
   /** Epoch milliseconds. Undefined: the time of the append. */
   readonly eventTime: number | undefined
+  /** The field of the event that holds the time, for errors. */
+  readonly timeField?: string
   /** What the event belongs to besides its stream, for consistency boundaries. */
   readonly tags?: ReadonlyArray<string>
   /** The people whom the event is about. */
@@ -250,6 +253,7 @@ export type AppendError =
   | InlineFailed
   | InlineMissing
   | AppendTooLarge
+  | EventTimeRefused
   | InvalidStream
   | InvalidCommandId
   | EventStoreError

@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import { Aggregate } from "../aggregate/aggregate.ts"
 import {
   AppendTooLarge,
+  EventTimeRefused,
   CommandReused,
   InlineFailed,
   InlineMissing,
@@ -125,7 +126,7 @@ const asRefused = (error: unknown): unknown => {
     )
   if (error instanceof InlineFailed || error instanceof InlineMissing)
     return new CommandFailed({ message: error.message, exitCode: 1 })
-  if (error instanceof AppendTooLarge) return refused(error.message)
+  if (error instanceof AppendTooLarge || error instanceof EventTimeRefused) return refused(error.message)
   return error instanceof StreamClosed || error instanceof SubjectErased ? refused(error.message) : error
 }
 const refused = (message: string, advice?: string) =>

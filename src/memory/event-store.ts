@@ -179,7 +179,10 @@ const makeAppendAll = (log: Log["Service"], streams: Streams, one: Semaphore.Sem
   })
 
   const appendAll: EventStore["Service"]["appendAll"] = Effect.fnUntraced(function* (appends, commandId, boundary) {
-    const problem = commandIdProblem(commandId) ?? appendAllProblem(appends)
+    // the clock of a test may begin in 1970, and its events are of today
+    const latest = Math.max(Date.now(), yield* Clock.currentTimeMillis)
+    const limits = { now: latest, maxAheadOf: (name: string) => inline.maxAheadOf(name) }
+    const problem = commandIdProblem(commandId) ?? appendAllProblem(appends, limits)
     if (problem !== undefined) return yield* problem
     const before: Array<Appended> = []
     const found: Array<readonly [Topic, Append]> = []

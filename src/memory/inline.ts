@@ -2,6 +2,7 @@
 import * as Effect from "effect/Effect"
 import { InlineFailed } from "../aggregate/errors.ts"
 import { foldInline, type InlineAppend, prepareInline } from "../aggregate/inline.ts"
+import { maxAheadOf } from "../model/event-times.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Row } from "../model/recorder.ts"
 import type { RowReader } from "../runner/needed-rows.ts"
@@ -15,6 +16,11 @@ export class InlineRows {
 
   constructor(projections: ReadonlyArray<Projection.Any>) {
     this.stores = new Map(projections.map((projection) => [projection, new MemoryStore(projection)]))
+  }
+
+  /** How far in the future the events of an aggregate may be dated; undefined if no projection reads them. */
+  maxAheadOf(aggregate: string): number | undefined {
+    return maxAheadOf([...this.stores.keys()], aggregate)
   }
 
   /** The rows of a table or window. Throws an error if no inline projection writes it. */

@@ -6,11 +6,14 @@ import {
   appendProblem,
   commandIdProblem,
   streamProblem,
-  tagsOf
+  tagsOf,
+  type TimeLimits
 } from "../../aggregate/event-rules.ts"
 import { EventStore } from "../../aggregate/event-store.ts"
 import { EventStoreError, VersionConflict } from "../../aggregate/errors.ts"
 import type { Application } from "../../model/application.ts"
+import { maxAheadOf } from "../../model/event-times.ts"
+import type { Projection } from "../../model/projection.ts"
 import { partitionOf } from "../../model/partitioner.ts"
 import type { Sql } from "../client/client.ts"
 import { arrayOf } from "../client/columns.ts"
@@ -43,16 +46,21 @@ export interface PostgresEventStore {
 
 type Service = EventStore["Service"]
 
-const makeAppends = (topics: Topics.AggregateTopics, appender: Appender): Pick<Service, "append" | "appendAll"> => {
+const makeAppends = (
+  topics: Topics.AggregateTopics,
+  appender: Appender,
+  projections: ReadonlyArray<Projection.Any>
+): Pick<Service, "append" | "appendAll"> => {
+  const limits = (): TimeLimits => ({ now: Date.now(), maxAheadOf: (name) => maxAheadOf(projections, name) })
   const append: EventStore["Service"]["append"] = Effect.fnUntraced(function* (one, commandId) {
-    const problem = commandIdProblem(commandId) ?? appendProblem(one)
+    const problem = commandIdProblem(commandId) ?? appendProblem(one, limits())
     if (problem !== undefined) return yield* problem
     const topic = yield* topics.find("append", one.aggregate)
     const partition = partitionOf(one.stream, topic.partitions)
     return yield* appender.append(one, commandId, packAppend(one, { topic, partition, commandId, index: 0 }))
   })
   const appendAll: EventStore["Service"]["appendAll"] = Effect.fnUntraced(function* (appends, commandId, boundary) {
-    const problem = commandIdProblem(commandId) ?? appendAllProblem(appends)
+    const problem = commandIdProblem(commandId) ?? appendAllProblem(appends, limits())
     if (problem !== undefined) return yield* problem
     if (appends.length === 0) return []
     const tags = new Map<string, TagRow>()
@@ -167,7 +175,11 @@ export const make = (
   const reads = makeReads(sql, topics)
   const store = EventStore.of({
     ...reads,
-    ...makeAppends(topics, appender),
+    ...makeAppends(
+      topics,
+      appender,
+      application.projections.map(({ projection }) => projection as Projection.Any)
+    ),
     ...makeOthers(sql, topics),
     declare: topics.declare,
     list: makeList(sql, topics),

@@ -4,6 +4,7 @@ import { nameProblem } from "../../log/acceptable.ts"
 import { parseJson } from "../../log/json.ts"
 import type { Aggregate } from "../../model/aggregate.ts"
 import { Erasures } from "../../model/erasures.ts"
+import { timeProblem } from "../../model/event-times.ts"
 import { UnknownVersion } from "../../model/event.ts"
 import type { NewRecord } from "../../log/log.ts"
 import type { Catalog, CatalogTopic } from "../http/catalog.ts"
@@ -38,9 +39,6 @@ export interface InvalidEvent {
   readonly fault: Fault
 }
 
-// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in the year 275760.
-const firstTime = -210_866_803_200_000
-const lastTime = 8.64e15
 const noHeaders: Readonly<Record<string, string>> = Object.freeze({})
 
 const faulty = (code: Fault["code"], message: string, advice: string, path?: string): InvalidEvent => ({
@@ -292,22 +290,22 @@ const takesDate = (
   }
 }
 const timely = (time: number, entry: CatalogTopic, now: number, value: unknown): InvalidEvent | undefined => {
-  if (!(time >= firstTime && time <= lastTime)) {
+  const problem = timeProblem(time, now, entry.maxAheadMs)
+  if (problem === undefined) return undefined
+  if (problem.code === "event_time_out_of_range") {
     const path = fieldRead(entry.topic.timeOf, value)
     const given: unknown = path === undefined ? time : Reflect.get(Object(value), path)
     const message = Number.isNaN(time)
       ? `${path ?? "the event time"} is ${shown(given)}, which is no time`
-      : `the event time is ${shown(time)}, which is not between the years 4713 BC and 275760`
+      : `the event time is ${shown(time)}, ${problem.reason}`
     const advice = takesDate(entry.topic.timeOf, value, path)
       ? "send a date such as 2026-01-31T12:00:00Z"
       : "send epoch milliseconds, such as 1769860800000"
-    return faulty("event_time_out_of_range", message, advice, path)
+    return faulty(problem.code, message, advice, path)
   }
-  if (time <= now + entry.maxAheadMs) return undefined
-  const ahead = `${Math.round((time - now) / 1000)} s ahead of this server's clock; the limit is ${Math.round(entry.maxAheadMs / 1000)} s`
   return faulty(
-    "event_time_ahead",
-    `the event is dated ${ahead}`,
+    problem.code,
+    `the event is dated ${problem.reason}`,
     "send epoch milliseconds, and check the sender's clock",
     fieldRead(entry.topic.timeOf, value)
   )

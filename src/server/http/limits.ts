@@ -1,4 +1,5 @@
 // The limits of the server, with their defaults: every queue, body and stream has one.
+import { defaultMaxAheadMs } from "../../model/event-times.ts"
 import { maxTenantBytes } from "../../log/acceptable.ts"
 
 /** Limits of the server. Bytes are bytes of UTF-8, times are milliseconds. */
@@ -72,7 +73,7 @@ export const defaultLimits: Limits = {
   events: 100_000,
   depth: 64,
   nameBytes: maxTenantBytes,
-  maxAheadMs: 3_600_000,
+  maxAheadMs: defaultMaxAheadMs,
   waitingEvents: 20_000,
   stalledMs: 5_000,
   appendMs: 30_000,
