@@ -95,10 +95,7 @@ export const appendProblem = (append: Append, limits?: TimeLimits): AppendProble
     : undefined
 }
 /** The error for appends that cannot be made together; undefined if they can. */
-export const appendAllProblem = (
-  appends: ReadonlyArray<Append>,
-  limits: TimeLimits
-): AppendProblem | undefined => {
+export const appendAllProblem = (appends: ReadonlyArray<Append>, limits: TimeLimits): AppendProblem | undefined => {
   const seen = new Set<string>()
   for (const append of appends) {
     const problem = appendProblem(append, limits)

@@ -52,15 +52,18 @@ describe("a command", () => {
       { type: "withdrawn", version: 2, eventTime: 2, schemaVersion: 2 }
     ])
   })
-  test.each([1e300, -1e300, 4_102_444_800_000])("whose event has the time %d fails, and appends nothing", async (at) => {
-    const store = memoryStore()
-    const run = withStore(store)
-    await run(execute(deposit(5)))
-    const error = await failsWith(store)(execute({ ...deposit(1), at } as never))
-    const code = Math.abs(at) > 1e16 ? "event_time_out_of_range" : "event_time_ahead"
-    expect(error).toMatchObject({ _tag: "EventTimeRefused", code, eventTime: at, field: "at" })
-    expect(await run(execute({ ...deposit(1), at: -1_000 } as never))).toMatchObject({ version: 2 })
-  })
+  test.each([1e300, -1e300, 4_102_444_800_000])(
+    "whose event has the time %d fails, and appends nothing",
+    async (at) => {
+      const store = memoryStore()
+      const run = withStore(store)
+      await run(execute(deposit(5)))
+      const error = await failsWith(store)(execute({ ...deposit(1), at } as never))
+      const code = Math.abs(at) > 1e16 ? "event_time_out_of_range" : "event_time_ahead"
+      expect(error).toMatchObject({ _tag: "EventTimeRefused", code, eventTime: at, field: "at" })
+      expect(await run(execute({ ...deposit(1), at: -1_000 } as never))).toMatchObject({ version: 2 })
+    }
+  )
   test("that decides nothing appends nothing", async () => {
     const store = memoryStore()
     expect(await withStore(store)(execute({ type: "empty", at: 1 }))).toEqual({
