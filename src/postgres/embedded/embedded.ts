@@ -10,7 +10,7 @@ import postgres from "postgres"
 import { type Account, accountFor, findBinaries } from "./binaries.ts"
 import { ensureRoles, initialise, passwordOf, pathsOf } from "./cluster.ts"
 import { assertStateDirectory, createDirectory } from "./directory.ts"
-import { attemptIn, type EmbeddedError, failed, inUse, portInUse } from "./errors.ts"
+import { attemptIn, type EmbeddedError, failed, inUse, inUseByCommand, portInUse } from "./errors.ts"
 import { assertOwnWish, inState, readSecret, replaceFile } from "./files.ts"
 import { entryOf, holderOf, type LockHolder, type LockKind, release, tryAcquire } from "./lock.ts"
 import { freePort, launch, type Postmaster, stopOrphan, trimLog } from "./postmaster.ts"
@@ -76,10 +76,13 @@ export const locate = (dataDir: string) =>
 
 const patienceMs = 30_000
 const contendersMs = 300
+/** After this the log says for whom is waited; most commands end before. */
+const quietMs = 1_000
 
 const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: EmbeddedOptions) {
   const state = yield* attemptIn(resolve(dataDir), () => directory(resolve(dataDir)))
   const began = Date.now()
+  let hasTold = false
   for (;;) {
     const holder = yield* acquire(state, kind)
     if (holder === undefined) return yield* serve(state, kind, port ?? 0)
@@ -87,8 +90,17 @@ const obtain = Effect.fnUntraced(function* (kind: LockKind, { dataDir, port }: E
       const joined = yield* join(state, holder)
       if (joined !== undefined) return joined
     }
-    const waitMs = kind === "own" && holder.kind === "own" ? contendersMs : patienceMs
-    if (Date.now() - began > waitMs) return yield* inUse(state, holder.pid)
+    const byCommand = kind === "own" && holder.kind === "use"
+    const waitMs = kind === "own" && !byCommand ? contendersMs : patienceMs
+    const waitedMs = Date.now() - began
+    if (waitedMs > waitMs) return yield* byCommand ? inUseByCommand(state, holder.pid) : inUse(state, holder.pid)
+    if (byCommand && waitedMs > quietMs && !hasTold) {
+      hasTold = true
+      const limit = `at most ${patienceMs / 1000} s`
+      yield* Effect.logWarning(
+        `a command of millrace, process ${holder.pid}, uses ${state}; waiting until it ends (${limit})`
+      )
+    }
     yield* attemptIn(state, (signal) => sleep(10 + Math.random() * 40, undefined, { signal }))
   }
 })

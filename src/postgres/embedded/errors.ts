@@ -39,6 +39,13 @@ export const inUse = (state: string, pid: number, what = "process") =>
     state,
     `state directory ${state} is in use by ${what} ${pid}. try: stop it, or choose another directory with --data DIR`
   )
+/** A command that found no server running, such as `rebuild`, started the server of a directory, and still uses it. */
+export const inUseByCommand = (state: string, pid: number) =>
+  make(
+    "InUse",
+    state,
+    `state directory ${state} is in use by a command of millrace, process ${pid}, which started its server. try: wait until the command ends, or stop it, and start again; what it had begun can be continued beside a running system`
+  )
 /** Another program listens on the requested port. */
 export const portInUse = (state: string, port: number) =>
   make(
