@@ -5,7 +5,7 @@ import { hasApiKey } from "../postgres/store/api-keys.ts"
 import type { Access } from "../server/access/access.ts"
 import { ApiKeys } from "../server/access/api-keys.ts"
 import { makeJwtCheck } from "../server/access/jwt.ts"
-import { authOption, jwtOptions } from "../server/access/options.ts"
+import { authOption, JwtKeysUnusable, jwtOptions } from "../server/access/options.ts"
 import { certificateReader } from "../server/access/certificates.ts"
 import { TlsUnusable } from "../server/http/tls.ts"
 import { isLoopbackName } from "../server/http/site-check.ts"
@@ -51,7 +51,11 @@ export const httpOptions = (
   })
 
 const fromEnvironment = <A>(read: () => A) =>
-  Effect.try({ try: read, catch: (cause) => new InvalidEnvironment({ message: (cause as Error).message }) })
+  Effect.try({
+    try: read,
+    catch: (cause) =>
+      cause instanceof JwtKeysUnusable ? cause : new InvalidEnvironment({ message: (cause as Error).message })
+  })
 
 const reachedBy = ({ host, hosts, trustedProxies }: Pick<HttpOptions, "host" | "hosts" | "trustedProxies">): string => {
   if (!isLoopbackName(host)) return `on ${host}`

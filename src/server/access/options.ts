@@ -1,8 +1,16 @@
 // Reads from environment variables which tokens a server accepts, and whether requests need credentials. Pure but for the file of keys.
 import { readFileSync } from "node:fs"
+import * as Schema from "effect/Schema"
 import { isSimilar } from "../../text/similar-names.ts"
 import { type JwtAlgorithm, type JwtOptions, jwtAlgorithms } from "./jwt.ts"
 import { commaSeparated } from "../../text/comma-separated.ts"
+
+/** The file that `MILLRACE_JWT_KEYS` names cannot be used. */
+export class JwtKeysUnusable extends Schema.TaggedError<JwtKeysUnusable>()("JwtKeysUnusable", {
+  message: Schema.String,
+  /** What to do about it. */
+  try: Schema.String
+}) {}
 
 type Environment = Readonly<Record<string, string | undefined>>
 
@@ -18,7 +26,8 @@ const algorithmsOf = (text: string): ReadonlyArray<JwtAlgorithm> =>
 
 /**
  * Which JSON Web Tokens are accepted, by `MILLRACE_JWT_KEYS` (the URL of a JWK set, or a file with one), `_ISSUER`, `_AUDIENCE`, `_ALGORITHMS`,
- * `_TENANT_CLAIM`, `_SCOPE_CLAIM` and `_SCOPE_PREFIX`. Undefined if no keys are named. Throws an `Error` that says what is wrong.
+ * `_TENANT_CLAIM`, `_SCOPE_CLAIM` and `_SCOPE_PREFIX`. Undefined if no keys are named. Throws an `Error` that says what is wrong,
+ * a `JwtKeysUnusable` where it is the file.
  */
 export const jwtOptions = (env: Environment): JwtOptions | undefined => {
   const given = (name: string) => (env[`MILLRACE_JWT_${name}`] === "" ? undefined : env[`MILLRACE_JWT_${name}`])
@@ -43,10 +52,31 @@ export const jwtOptions = (env: Environment): JwtOptions | undefined => {
   }
 }
 const keySetOf = (path: string): string => {
-  const text = readFileSync(path, "utf8")
-  const { keys } = JSON.parse(text) as { readonly keys?: unknown }
-  if (!Array.isArray(keys)) throw new Error(`MILLRACE_JWT_KEYS names ${path}, which is not a JWK set: {"keys": [...]}`)
+  const text = keyFileText(path)
+  if (!isKeySet(text))
+    throw new JwtKeysUnusable({
+      message: `MILLRACE_JWT_KEYS names ${path}, which is not a JWK set`,
+      try: 'write the issuer\'s public keys into it, as JSON: {"keys": [{"kty": …}]}; or name the URL of such a set'
+    })
   return text
+}
+const keyFileText = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (cause) {
+    throw new JwtKeysUnusable({
+      message: `MILLRACE_JWT_KEYS names the file ${path}, which cannot be read: ${(cause as Error).message}`,
+      try: "check that the file exists, and that the server's user may read it; or name the URL of a JWK set, https://…"
+    })
+  }
+}
+const isKeySet = (text: string): boolean => {
+  try {
+    const set = JSON.parse(text) as { readonly keys?: unknown } | null
+    return Array.isArray(set?.keys) && set.keys.every((key) => typeof key === "object" && key !== null)
+  } catch {
+    return false
+  }
 }
 
 /** Whether requests need credentials: what `MILLRACE_HTTP_AUTH` says; undefined if it says nothing. Throws an `Error` for another text. */

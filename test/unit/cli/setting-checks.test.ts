@@ -29,3 +29,15 @@ test.each([
   expect(found!.try.length).toBeGreaterThan(5)
   expect(problems.length).toBeGreaterThan(1)
 })
+
+test.each([
+  ["/nope/keys.json", /MILLRACE_JWT_KEYS names the file \/nope\/keys\.json, which cannot be read/, /exists/],
+  [import.meta.filename, /MILLRACE_JWT_KEYS names .*, which is not a JWK set/, /"keys"/]
+])("the file of keys %s is named with its setting and what to do", (path, message, advice) => {
+  vi.stubEnv("MILLRACE_JWT_KEYS", path)
+  vi.stubEnv("MILLRACE_JWT_ISSUER", "x")
+  vi.stubEnv("MILLRACE_JWT_AUDIENCE", "y")
+  expect(Effect.runSync(settingProblems)).toEqual([
+    { message: expect.stringMatching(message), try: expect.stringMatching(advice) }
+  ])
+})
