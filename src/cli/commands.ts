@@ -17,7 +17,7 @@ import { openObserved, readStatus } from "../system/observed.ts"
 import { openSystem } from "../system/system.ts"
 import { openProgress } from "./progress.ts"
 import { httpOptions } from "./http-options.ts"
-import { portSetting } from "./http-port.ts"
+import { portOf } from "./http-port.ts"
 import { assertPortFree } from "../server/port.ts"
 import { defaultPort, isLocal, openWaiting, parseRoles, runLoops, serveHttp, servicesText } from "./serve.ts"
 import { terminalText } from "./terminal-text.ts"
@@ -37,8 +37,8 @@ export const start = Effect.fnUntraced(function* (options: {
   readonly json: boolean
 }) {
   const roles = yield* parseRoles(options.roles)
+  const flags = { ...options, port: (yield* portOf(options.port)) ?? defaultPort(roles) }
   const application = yield* loadApplication(options.config)
-  const flags = { ...options, port: options.port ?? (yield* portSetting) ?? defaultPort(roles) }
   const services = yield* servicesText(options.data)
   const hasRoutes = roles.includes("gateway") || roles.includes("api")
   const waiting = { address: yield* httpOptions(flags), services, hasRoutes, isLocal: yield* isLocal }

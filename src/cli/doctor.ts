@@ -2,7 +2,7 @@
 import { Command } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { portSetting } from "./http-port.ts"
+import { portOf } from "./http-port.ts"
 import { config, data, json, port, runToExitCode } from "./flags.ts"
 
 /** `millrace doctor`. */
@@ -10,7 +10,7 @@ export const doctor = Command.make("doctor", { data, config, port, json }, (flag
   runToExitCode(
     Effect.gen(function* () {
       const module = yield* Effect.promise(() => import("./doctor-actions.ts"))
-      const port = Option.getOrUndefined(flags.port) ?? (yield* portSetting) ?? 7070
+      const port = (yield* portOf(Option.getOrUndefined(flags.port))) ?? 7070
       return yield* module.doctor({ ...flags, port, config: Option.getOrUndefined(flags.config) })
     })
   )

@@ -1,5 +1,6 @@
-// The port of the HTTP server that the settings name.
+// The port of the HTTP server that `--port` or the settings name.
 import * as Effect from "effect/Effect"
+import { usageError } from "./command-failure.ts"
 import { isOfKubernetes } from "./variables.ts"
 import { InvalidEnvironment } from "../system/errors.ts"
 
@@ -17,3 +18,13 @@ export const portSetting = Effect.suspend(() => {
         })
       )
 })
+
+/** The port of `--port`. Fails with a usage error if it is none. */
+export const portFlag = (port: number | undefined) =>
+  port === undefined || (port >= 0 && port < 65_536)
+    ? Effect.succeed(port)
+    : Effect.fail(usageError(`--port is ${port}; it must be a port, 0 to 65535`, "--port 7070; 0 picks a free port"))
+
+/** The port of `--port`, else the one in `MILLRACE_HTTP_PORT`; undefined if neither is set. */
+export const portOf = (port: number | undefined) =>
+  Effect.flatMap(portFlag(port), (given) => (given === undefined ? portSetting : Effect.succeed(given)))

@@ -20,7 +20,7 @@ import { dlq } from "./dlq.ts"
 import { doctor } from "./doctor.ts"
 import { explain } from "./explain.ts"
 import { config, data, http, json, optionalText, ownConfig, port, runToExitCode, settings, toggle } from "./flags.ts"
-import { portSetting } from "./http-port.ts"
+import { portFlag, portOf } from "./http-port.ts"
 import { init } from "./init.ts"
 import { watchOutput } from "./output-errors.ts"
 import { pulsar } from "./pulsar.ts"
@@ -86,7 +86,7 @@ const dev = Command.make(
         return yield* module.dev({
           ...flags,
           speed,
-          port: Option.getOrUndefined(flags.port) ?? (yield* portSetting) ?? 7070,
+          port: (yield* portOf(Option.getOrUndefined(flags.port))) ?? 7070,
           host: Option.getOrUndefined(flags.host),
           config: Option.getOrUndefined(config),
           features: Option.getOrUndefined(features),
@@ -290,15 +290,11 @@ const bridge = Command.make(
   },
   (flags) =>
     runToExitCode(
-      Effect.flatMap(
-        Effect.promise(() => import("./bridge.ts")),
-        (module) =>
-          module.bridge({
-            ...flags,
-            rules: Option.getOrUndefined(flags.rules),
-            port: Option.getOrUndefined(flags.port)
-          })
-      ),
+      Effect.gen(function* () {
+        const port = yield* portFlag(Option.getOrUndefined(flags.port))
+        const module = yield* Effect.promise(() => import("./bridge.ts"))
+        return yield* module.bridge({ ...flags, rules: Option.getOrUndefined(flags.rules), port })
+      }),
       { untilStopped: !flags.once && !flags.dryRun }
     )
 ).pipe(

@@ -1,6 +1,7 @@
 // What `config` and `doctor` say of values that no process would start with.
 import * as Effect from "effect/Effect"
 import { afterEach, expect, test, vi } from "vitest"
+import { portOf } from "../../../src/cli/http-port.ts"
 import { settingProblems } from "../../../src/cli/setting-checks.ts"
 
 afterEach(() => vi.unstubAllEnvs())
@@ -40,4 +41,17 @@ test.each([
   expect(Effect.runSync(settingProblems)).toEqual([
     { message: expect.stringMatching(message), try: expect.stringMatching(advice) }
   ])
+})
+
+test.each([-1, 65_536, 99_999])("--port %s is refused as it was written", (port) => {
+  expect(Effect.runSync(Effect.flip(portOf(port)))).toMatchObject({
+    message: `--port is ${port}; it must be a port, 0 to 65535`,
+    try: expect.stringContaining("0 picks a free port"),
+    exitCode: 2
+  })
+})
+
+test("--port wins over MILLRACE_HTTP_PORT, also port 0", () => {
+  vi.stubEnv("MILLRACE_HTTP_PORT", "7171")
+  expect([0, 65_535, undefined].map((port) => Effect.runSync(portOf(port)))).toEqual([0, 65_535, 7_171])
 })
