@@ -1,4 +1,5 @@
 // Reads the key of a row from the arguments of a command. Pure.
+import { dateOf } from "../text/moment.ts"
 import type { Column, Relation } from "../model/columns.ts"
 import type { Row } from "../model/recorder.ts"
 import { adviceFor } from "../text/similar-names.ts"
@@ -80,10 +81,8 @@ const valueOf = ({ type }: Column, given: unknown): unknown => {
       return typeof given === "string" ? given : undefined
     case "boolean":
       return text === "true" ? true : text === "false" ? false : undefined
-    case "timestamptz": {
-      const time = /^-?\d+$/.test(text) ? Number(text) : Date.parse(text)
-      return Number.isNaN(time) ? undefined : time
-    }
+    case "timestamptz":
+      return /^-?\d+$/.test(text) ? Number(text) : dateOf(text)
     case "bigint":
       return /^-?\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined
     default:

@@ -14,6 +14,7 @@ import { hasPersonalData } from "../../model/erasures.ts"
 import { tenantFor } from "../access/access.ts"
 import type { BodyMemory } from "../http/body.ts"
 import type { Limits } from "../http/limits.ts"
+import { dateOf } from "../../text/moment.ts"
 import { shown } from "../../text/text.ts"
 import { single, whole } from "../http/parameters.ts"
 import { readJsonBodies } from "../http/json-body.ts"
@@ -152,8 +153,8 @@ const pastOf = (query: Readonly<Record<string, unknown>>): { readonly version?: 
   if (text === undefined) return version === undefined ? {} : { version }
   if (version !== undefined)
     throw new Problem(400, "invalid_parameter", "the request has both version and at", "send one of them")
-  const at = /^-?\d{1,15}$/.test(text) ? Number(text) : Date.parse(text)
-  if (Number.isNaN(at))
+  const at = /^-?\d{1,15}$/.test(text) ? Number(text) : dateOf(text)
+  if (at === undefined)
     throw new Problem(
       400,
       "invalid_parameter",

@@ -9,6 +9,7 @@ import { Problem } from "../http/problem.ts"
 import { isToken, tokenProblem } from "../http/token.ts"
 import { answerOf, readProblem } from "./problems.ts"
 import { counted } from "../../text/counted.ts"
+import { dateOf } from "../../text/moment.ts"
 
 /** The position of an HTTP stream in its topic: for each partition, the position that comes next. */
 export type StreamPositions = Array<Position>
@@ -26,8 +27,7 @@ export const parseStreamId = (id: string, partitions: number): StreamPositions |
 /** The moment that a text names, in epoch milliseconds: a date, or a date and a time with its zone. Undefined for any other text. */
 export const timeOf = (text: string): number | undefined => {
   if (!/^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d))?$/.test(text)) return undefined
-  const time = Date.parse(text)
-  return Number.isNaN(time) ? undefined : time
+  return dateOf(text)
 }
 
 /** What finds positions in a log. */

@@ -1,5 +1,6 @@
 // How a query parameter becomes a value of a column, and how a column is printed as JSON, by its type in SQL. Pure.
 import { quote } from "../../postgres/client/columns.ts"
+import { dateOf } from "../../text/moment.ts"
 import { isStorable } from "../../text/text.ts"
 import type { ViewColumn } from "./catalog.ts"
 
@@ -73,10 +74,10 @@ export const valueOf = (column: ViewColumn, text: string): string | undefined =>
           ? new Date(ms).toISOString()
           : undefined
       }
-      return instants.test(text) && !Number.isNaN(Date.parse(text)) ? text : undefined
+      return instants.test(text) && dateOf(text) !== undefined ? text : undefined
     }
     case "time":
-      return times.test(text) && !Number.isNaN(Date.parse(text)) ? text : undefined
+      return times.test(text) && dateOf(text) !== undefined ? text : undefined
     case "uuid":
       return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) ? text : undefined
     case "json":

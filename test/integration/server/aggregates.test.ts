@@ -213,6 +213,7 @@ describe("reads", () => {
     expect((await call(server, `${path}?at=${new Date(then).toISOString()}`)).body).toEqual(first)
     const later = await call(server, `${path}?version=3`)
     expect([later.status, later.body.error.code]).toEqual([404, "unknown_version"])
+    expect((await call(server, `${path}?at=2026-02-30T12:00:00Z`)).status).toBe(400)
     const earlier = await call(server, `${path}?at=2001-01-01T00:00:00Z`)
     expect([earlier.status, earlier.body.error.code]).toEqual([404, "unknown_stream"])
   })
