@@ -71,7 +71,7 @@ export class AppendTooLarge extends Schema.TaggedError<AppendTooLarge>()("Append
   }
 }
 
-/** The time of an event is none that the log holds, or too far ahead of the clock. Nothing was appended. */
+/** The time of an event is outside of the range that the log holds, or too far ahead of the clock. Nothing was appended. */
 export class EventTimeRefused extends Schema.TaggedError<EventTimeRefused>()("EventTimeRefused", {
   aggregate: Schema.String,
   stream: Schema.String,
@@ -82,9 +82,13 @@ export class EventTimeRefused extends Schema.TaggedError<EventTimeRefused>()("Ev
   field: Schema.optionalKey(Schema.String),
   reason: Schema.String
 }) {
-  override get message() {
+  /** What to give instead, and to look at: what follows "send" or the like. */
+  get wanted() {
     const clock = this.code === "event_time_ahead" ? ", and check the sender's clock" : ""
-    return `${this.aggregate} ${shown(this.stream)}: ${this.reason}; nothing was appended. Give epoch milliseconds, such as 1769860800000${clock}`
+    return `epoch milliseconds, such as 1769860800000${clock}`
+  }
+  override get message() {
+    return `${this.aggregate} ${shown(this.stream)}: ${this.reason}; nothing was appended. Give ${this.wanted}`
   }
 }
 

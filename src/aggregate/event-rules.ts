@@ -55,10 +55,15 @@ export interface TimeLimits {
   /** By the name of the aggregate, in milliseconds; undefined: an hour. */
   readonly maxAheadOf: (aggregate: string) => number | undefined
 }
-const timeRefused = ({ aggregate, events, stream }: Append, i: number, limits: TimeLimits | undefined) => {
+const timeRefused = (
+  { aggregate, events, stream }: Append,
+  i: number,
+  now: number | undefined,
+  maxAheadMs: number | undefined
+) => {
   const { eventTime, timeField: field, type } = events[i]!
   if (eventTime === undefined) return undefined
-  const problem = timeProblem(eventTime, limits?.now, limits?.maxAheadOf(aggregate))
+  const problem = timeProblem(eventTime, now, maxAheadMs)
   if (problem === undefined) return undefined
   const dated = problem.code === "event_time_ahead" ? `dated ${new Date(eventTime).toISOString()}, ` : ""
   const what = `${field === undefined ? "the event time" : `\`${field}\``} of event ${i + 1} of ${events.length} (${type})`
@@ -81,10 +86,11 @@ export const appendProblem = (append: Append, limits?: TimeLimits): AppendProble
       `there are ${events.length.toLocaleString("en")} events; one append takes ${mostEvents.toLocaleString("en")} at most`
     )
   let characters = 0
+  const maxAheadMs = limits?.maxAheadOf(aggregate)
   for (const [i, event] of events.entries()) {
     const problem = eventProblem(event)
     if (problem !== undefined) return refused(`event ${i + 1} of ${events.length}: ${problem}`)
-    const ofTime = timeRefused(append, i, limits)
+    const ofTime = timeRefused(append, i, limits?.now, maxAheadMs)
     if (ofTime !== undefined) return ofTime
     characters += event.value.length
   }

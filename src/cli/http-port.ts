@@ -19,7 +19,7 @@ export const portSetting = Effect.suspend(() => {
       )
 })
 
-/** The port of `--port`. Fails with a usage error if it is none. */
+/** The port of `--port`. Fails with a usage error if the number is no port. */
 export const portFlag = (port: number | undefined) =>
   port === undefined || (port >= 0 && port < 65_536)
     ? Effect.succeed(port)

@@ -1,9 +1,10 @@
 // Which times an event may have: what the store can hold, and how far ahead of the clock the readers of its topic allow. Pure.
 import type { Projection } from "./projection.ts"
 
-// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in the year 275760.
-const firstTime = -210_866_803_200_000
-const lastTime = 8.64e15
+/** The first time that an event may have, in epoch milliseconds: PostgreSQL's timestamptz begins in 4714 BC. */
+export const firstTime = -210_866_803_200_000
+/** The last one: JavaScript's dates end in the year 275760. */
+export const lastTime = 8.64e15
 /** How far in the future an event may be dated if no projection reads its topic. Milliseconds. */
 export const defaultMaxAheadMs = 3_600_000
 

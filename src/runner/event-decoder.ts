@@ -8,6 +8,7 @@ import { appendTimeOf, type LogRecord } from "../log/log.ts"
 import { isTimeMark } from "../log/time-mark.ts"
 import { type FindKey, isErased, redacted, unseal } from "../erasure/sealed.ts"
 import { unreadablePersonal } from "../erasure/unreadable.ts"
+import { firstTime, lastTime } from "../model/event-times.ts"
 import { personalFieldsOf } from "../model/personal.ts"
 import type { Projection } from "../model/projection.ts"
 import type { Topic } from "../model/topic.ts"
@@ -32,10 +33,6 @@ export interface OtherRecord {
   /** Why it cannot be read; undefined for a time mark. */
   readonly unread: { readonly error: unknown } | undefined
 }
-
-// PostgreSQL's timestamptz begins in 4714 BC; JavaScript's dates end in 275760
-const firstTime = -210_866_803_200_000
-const lastTime = 8.64e15
 
 /** An event is dated further beyond its arrival than the projection's `maxAhead` allows. */
 export class DatedAhead extends Error {

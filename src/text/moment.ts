@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 
 const days = /^\s*([+-]?\d{4,6})[-/](\d\d?)[-/](\d\d?)(?!\d)/
 /**
- * The date that a text names, with or without a time, in epoch milliseconds. Undefined if it names none, or a day that does not exist, such as
+ * The date that a text names, with or without a time, in epoch milliseconds. Undefined if it names no date, or a day that does not exist, such as
  * 2026-02-30, which `Date.parse` takes for one of the next month.
  */
 export const dateOf = (text: string): number | undefined => {

@@ -86,14 +86,14 @@ export const certificateReader = (rules: ReadonlyArray<CertificateRule>, now: ()
   const read = (socket: TLSSocket): Seen => {
     const certificate = socket.getPeerCertificate()
     if (Object.keys(certificate).length === 0) return { found: undefined, until: Infinity }
-    const until = Date.parse(certificate.valid_to)
-    const of = (found: ClientCertificate): Seen => ({ found, until: Number.isNaN(until) ? Infinity : until })
+    const ends = Date.parse(certificate.valid_to)
+    const expiresMs = Number.isNaN(ends) ? undefined : ends
+    const of = (found: ClientCertificate): Seen => ({ found, until: expiresMs ?? Infinity })
     if (!socket.authorized)
       return of({ refusal: `the client's certificate is not accepted: ${String(socket.authorizationError)}` })
     const cn = certificate.subject.CN
     const names = { cn: typeof cn === "string" ? cn : undefined, sans: sansOf(certificate.subjectaltname) }
     const principal = principalOfNames(rules, names)
-    const expiresMs = Number.isNaN(until) ? undefined : until
     if (principal !== undefined) return of({ principal: { ...principal, expiresMs } })
     const shown = [...(names.cn === undefined ? [] : [`CN=${names.cn}`]), ...names.sans].join(", ").slice(0, 200)
     return of({ refusal: `the client's certificate (${shown}) is not among those of MILLRACE_HTTP_TLS_PRINCIPALS` })

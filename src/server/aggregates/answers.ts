@@ -38,11 +38,8 @@ export const problemOf = (error: unknown): Problem | undefined => {
     return new Problem(410, "subject_erased", error.message, "send nothing more about these persons")
   if (error instanceof AppendTooLarge)
     return new Problem(413, "append_too_large", error.message, "ask for less at once, in several commands")
-  if (error instanceof EventTimeRefused) {
-    const clock = error.code === "event_time_ahead" ? ", and check the sender's clock" : ""
-    const advice = `send epoch milliseconds, such as 1769860800000${clock}`
-    return new Problem(422, error.code, error.message, advice, undefined, error.field)
-  }
+  if (error instanceof EventTimeRefused)
+    return new Problem(422, error.code, error.message, `send ${error.wanted}`, undefined, error.field)
   if (error instanceof InvalidStream)
     return new Problem(400, "invalid_id", error.message, "send 1 to 1,000 characters without NUL, percent-encoded")
   if (error instanceof InvalidCommandId)

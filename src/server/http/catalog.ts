@@ -1,6 +1,7 @@
 // The catalog: an application's topics, those of its aggregates included, the projections that write and read them, and the topics of each event type. Pure.
 import type { Aggregate } from "../../model/aggregate.ts"
 import { aggregatesOf, derivedFrom, publishedBy, type Application } from "../../model/application.ts"
+import { maxAheadOf } from "../../model/event-times.ts"
 import type { Projection } from "../../model/projection.ts"
 import type { Topic } from "../../model/topic.ts"
 import { Versions } from "./versions.ts"
@@ -32,13 +33,12 @@ interface Draft {
   readonly aggregate?: Aggregate.Any
   readonly writtenBy: Array<string>
   readonly readBy: Array<string>
-  maxAheadMs: number | undefined
 }
 
 const drafts = (application: Application.Any): Map<string, Draft> => {
   const found = new Map<string, Draft>()
   const at = (topic: Topic.Any): Draft => {
-    const draft = found.get(topic.name) ?? { topic, writtenBy: [], readBy: [], maxAheadMs: undefined }
+    const draft = found.get(topic.name) ?? { topic, writtenBy: [], readBy: [] }
     found.set(topic.name, draft)
     return draft
   }
@@ -48,14 +48,11 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
       topic: aggregate as unknown as Topic.Any,
       aggregate,
       writtenBy: [aggregate.name],
-      readBy: [],
-      maxAheadMs: undefined
+      readBy: []
     })
   for (const { projection } of application.projections) {
     for (const source of projection.sources) {
-      const draft = at(source as unknown as Topic.Any)
-      draft.readBy.push(projection.name)
-      draft.maxAheadMs = Math.min(draft.maxAheadMs ?? Infinity, projection.maxAheadMs)
+      at(source as unknown as Topic.Any).readBy.push(projection.name)
     }
     for (const { topic } of Object.values(projection.enrich)) {
       const { readBy } = at(topic)
@@ -68,6 +65,7 @@ const drafts = (application: Application.Any): Map<string, Draft> => {
 
 /** The catalog of an application: its sources, aggregates, lookup topics and derived topics. `maxAheadMs` applies to topics that no projection reads. */
 export const catalogOf = (application: Application.Any, maxAheadMs: number): Catalog => {
+  const projections = application.projections.map(({ projection }) => projection as Projection.Any)
   const topics = new Map<string, CatalogTopic>()
   const byType = new Map<string, Array<CatalogTopic>>()
   for (const [name, draft] of drafts(application)) {
@@ -75,7 +73,7 @@ export const catalogOf = (application: Application.Any, maxAheadMs: number): Cat
     const entry: CatalogTopic = {
       ...draft,
       derivedFrom: derivedFrom(application, name),
-      maxAheadMs: draft.maxAheadMs ?? maxAheadMs,
+      maxAheadMs: maxAheadOf(projections, name) ?? maxAheadMs,
       versions: new Map(types.map(([type, eventType]) => [type, new Versions(eventType)]))
     }
     topics.set(name, entry)
